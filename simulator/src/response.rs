@@ -68,10 +68,16 @@ impl ServiceResponse {
 
     /// The error format of SLAS.
     pub(crate) fn slas(status: StatusCode, error: &str, description: &str) -> Self {
+        Self::slas_with_message(status, error, description, description)
+    }
+
+    /// The same where storefronts look for a certain `message`, which they read instead of the published members.
+    pub(crate) fn slas_with_message(status: StatusCode, error: &str, description: &str, message: &str) -> Self {
         let document = json!({
             "error": error,
             "error_uri": format!("{ERRORS}oauth-service"),
             "error_description": description,
+            "message": message,
         });
         Self::body(status, "application/problem+json", document.to_string().into_bytes())
     }

@@ -222,6 +222,7 @@ fn create_address(call: &Call<'_>) -> Outcome {
         if customer.addresses.iter().any(|known| text(known, "addressId") == id) {
             return Err(bad_request(&format!("An address with ID '{id}' exists already.")));
         }
+        one_of(&mut customer.addresses, "preferred", &body);
         customer.addresses.push(body.clone());
         Ok(body.into())
     })
@@ -241,9 +242,19 @@ fn create_payment_instrument(call: &Call<'_>) -> Outcome {
     body.insert("creationDate".into(), clock::timestamp().into());
     mask(&mut body);
     change(call, |customer| {
+        one_of(&mut customer.payment_instruments, "default", &body);
         customer.payment_instruments.push(body.clone());
         Ok(body.into())
     })
+}
+
+/// Only one entry of a list has the flag. One that sets it takes it from the others.
+fn one_of(entries: &mut [Map<String, Value>], flag: &str, body: &Map<String, Value>) {
+    if body.get(flag) == Some(&Value::Bool(true)) {
+        for entry in entries.iter_mut().filter(|entry| entry.contains_key(flag)) {
+            entry.insert(flag.into(), false.into());
+        }
+    }
 }
 
 /// Masks the card number for responses.
@@ -284,7 +295,12 @@ fn entry(
         })?;
         match what {
             Change::Read => {}
-            Change::Write => overlay(&mut entries[place], body),
+            Change::Write => {
+                for flag in ["preferred", "default"] {
+                    one_of(entries, flag, &body);
+                }
+                overlay(&mut entries[place], body);
+            }
             Change::Remove => return Ok(entries.remove(place).into()),
         }
         Ok(entries[place].clone().into())

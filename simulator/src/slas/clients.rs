@@ -1,6 +1,7 @@
 //! Client authentication: SLAS clients, their credentials, PKCE, and the site that they request.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::request::{Fields, ReceivedRequest};
@@ -111,7 +112,9 @@ pub(super) fn redirect_uri(client: &SlasClient, fields: &Fields) -> Result<Strin
     if client.redirect_uris.iter().any(|known| known == uri) {
         Ok(uri.to_owned())
     } else {
-        Err(ServiceResponse::invalid_request("Bad or missing redirect_uri."))
+        let description = "Bad or missing redirect_uri.";
+        let message = "redirect_uri doesn't match the registered redirects";
+        Err(ServiceResponse::slas_with_message(StatusCode::BAD_REQUEST, "invalid_request", description, message))
     }
 }
 

@@ -165,7 +165,14 @@ fn delivery_target(client: &SlasClient, fields: &Fields) -> Result<Option<String
             if client.callback_uris.iter().any(|known| known == uri) {
                 Ok(Some(uri.to_owned()))
             } else {
-                Err(ServiceResponse::invalid_request("Bad or missing callback_uri."))
+                let description = "Bad or missing callback_uri.";
+                let message = "callback_uri doesn't match the registered callbacks";
+                Err(ServiceResponse::slas_with_message(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_request",
+                    description,
+                    message,
+                ))
             }
         }
         "sms" | "email" => Ok(None),
@@ -212,5 +219,8 @@ fn pending(
     known
         .filter(|one| one.purpose == purpose && one.client_id == client_id)
         .filter(|one| one.expires > clock::seconds())
-        .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing access token."))
+        .ok_or_else(|| {
+            let description = "Bad or missing access token.";
+            ServiceResponse::slas_with_message(StatusCode::BAD_REQUEST, "invalid_request", description, "Invalid token")
+        })
 }

@@ -1,7 +1,6 @@
 //! `POST /token`: one function for each grant, and the session bridge that shares their rules.
 
 use axum::http::StatusCode;
-use serde_json::json;
 
 use super::authorize::new_session;
 use super::clients;
@@ -204,13 +203,7 @@ pub(super) fn invalid_grant(description: &str) -> ServiceResponse {
     ServiceResponse::slas(StatusCode::BAD_REQUEST, "invalid_grant", description)
 }
 
-/// Storefront libraries read `message`, so the response has it beside the published members.
 fn invalid_refresh_token() -> ServiceResponse {
-    let document = json!({
-        "error": "invalid_grant",
-        "error_uri": "https://api.commercecloud.salesforce.com/documentation/error/v1/errors/oauth-service",
-        "error_description": "Bad or missing refresh token.",
-        "message": "invalid refresh_token",
-    });
-    ServiceResponse::body(StatusCode::BAD_REQUEST, "application/problem+json", document.to_string().into_bytes())
+    let description = "Bad or missing refresh token.";
+    ServiceResponse::slas_with_message(StatusCode::BAD_REQUEST, "invalid_grant", description, "invalid refresh_token")
 }

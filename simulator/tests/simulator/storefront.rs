@@ -225,6 +225,25 @@ async fn order_history_is_paged_and_newest_first() {
 }
 
 #[tokio::test]
+async fn one_address_is_preferred() {
+    let caller = Caller::new().await;
+    let shopper = caller.registered().await;
+    let token = text(&shopper, "access_token");
+    let own = format!("{CUSTOMERS}/{}", text(&shopper, "customer_id"));
+    let work = json!({"addressId": "work", "lastName": "Shopper", "countryCode": "US", "preferred": true});
+    assert_eq!(caller.api(Method::POST, &format!("{own}/addresses"), token, work).await.0, StatusCode::OK);
+    let preferred = async || {
+        let addresses = found(&caller, &own, token).await["addresses"].clone();
+        let preferred = addresses.as_array().unwrap().iter().filter(|address| address["preferred"] == true);
+        preferred.map(|address| text(address, "addressId").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(preferred().await, ["work"]);
+    let home = format!("{own}/addresses/home");
+    assert_eq!(caller.api(Method::PATCH, &home, token, json!({"preferred": true})).await.0, StatusCode::OK);
+    assert_eq!(preferred().await, ["home"]);
+}
+
+#[tokio::test]
 async fn shopper_context_belongs_to_session_of_token() {
     let caller = Caller::new().await;
     let guest = caller.guest().await;
