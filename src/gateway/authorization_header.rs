@@ -200,8 +200,8 @@ mod tests {
             assert_eq!(basic.users().collect::<Vec<_>>(), ["ada"]);
         }
         // "j\xfcrgen:p" in Latin-1.
-        let headers = headers("Basic avxyZ2VuOnA=");
-        let Ok(Authorization::Basic(basic)) = Authorization::parse(&headers) else { panic!() };
+        let latin_1 = headers("Basic avxyZ2VuOnA=");
+        let Ok(Authorization::Basic(basic)) = Authorization::parse(&latin_1) else { panic!() };
         assert_eq!(basic.users().collect::<Vec<_>>(), ["jürgen", "j\u{fffd}rgen"]);
         for value in ["Basic YWRhOnA-", "Basic YWRh_OnA=", "Basic YWRh=OnA=", "Basic YWRh OnA=", "Basic YWRhO"] {
             assert!(Authorization::parse(&headers(value)).is_err(), "{value}");
