@@ -108,7 +108,7 @@ async fn rejected_own_client_is_reported_and_costs_one_call_for_all_sessions() {
     for token in tokens.iter().chain(&tokens) {
         let answer = world.send(world.get(&search()).bearer_auth(token)).await;
         assert_eq!(answer.refusal(), (503, "slas_unavailable"));
-        assert!(answer.text().contains("refuses this gateway's own client"), "{}", answer.text());
+        assert!(answer.text().contains("rejected the gateway's own client"), "{}", answer.text());
     }
     assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
     let counted = format!(

@@ -228,9 +228,11 @@ mod tests {
         tried(&guess_limiter, flood(0)).await;
         let right = secret(1_000_000);
         for number in 1.. {
-            if let Ok(permit) = guess_limiter.begin(&guesser("192.0.2.1"), &right).await {
-                assert_eq!(permit.class, GuessClass::Returning);
-                break;
+            match guess_limiter.begin(&guesser("192.0.2.1"), &right).await {
+                Ok(permit) if permit.class == GuessClass::Returning => break,
+                // On a slow machine, the address has permits again.
+                Ok(permit) => guess_limiter.refused(&permit),
+                Err(_) => {}
             }
             assert!(number < 10, "it is never recognised");
             tried(&guess_limiter, flood(number * 20_000)).await;
