@@ -13,18 +13,18 @@ pub(super) struct RetrySchedule {
     pub(super) failure_message: &'static str,
 }
 
-/// Repeats `attempt` in a task of its own, until it succeeds or the schedule's attempts are used up.
-pub(super) fn retry_in_background<T, E, F>(schedule: RetrySchedule, mut attempt: impl FnMut() -> F + Send + 'static)
+/// Repeats `attempt` with a clone of `state` in a task of its own, until it succeeds or the schedule's attempts are used up.
+pub(super) fn retry_in_background<S, E, F>(schedule: RetrySchedule, state: S, attempt: impl Fn(S) -> F + Send + 'static)
 where
-    F: Future<Output = Result<T, E>> + Send,
-    T: Send,
+    S: Clone + Send + 'static,
+    F: Future<Output = Result<(), E>> + Send,
     E: std::fmt::Display + Send,
 {
     tokio::spawn(async move {
         for number in 1..=schedule.attempts {
             tokio::time::sleep(schedule.interval).await;
-            match attempt().await {
-                Ok(_) => return,
+            match attempt(state.clone()).await {
+                Ok(()) => return,
                 Err(error) => tracing::debug!(%error, number, "background retry failed"),
             }
         }
@@ -46,10 +46,9 @@ mod tests {
         for (succeeds_at, expected) in [(3, 3), (u32::MAX, 5)] {
             let attempts = Arc::new(AtomicU32::new(0));
             let schedule = RetrySchedule { interval: Duration::from_secs(1), attempts: 5, failure_message: "gave up" };
-            let counted = Arc::clone(&attempts);
-            retry_in_background(schedule, move || {
-                let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
-                async move { if number == succeeds_at { Ok(()) } else { Err("refused") } }
+            retry_in_background(schedule, Arc::clone(&attempts), move |attempts| async move {
+                let number = attempts.fetch_add(1, Ordering::Relaxed) + 1;
+                if number == succeeds_at { Ok(()) } else { Err("refused") }
             });
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(attempts.load(Ordering::Relaxed), expected);

@@ -32,7 +32,7 @@ use crate::{
         error::SalesforceError,
         slas::{Slas, TokenResponse},
     },
-    store::{CallerEntry, CreationLock, StoreError},
+    store::{CallerEntry, StoreError},
     types::{ByOrganization, OrganizationId, SiteId, Usid},
     verify::{shopper::Shopper, shopper_token::TokenError},
 };
@@ -175,16 +175,6 @@ pub struct TsobIssuer {
 }
 
 type OnBehalfResult = Result<OnBehalfToken, OnBehalfError>;
-
-/// The result of waiting for the lock on creating a session.
-enum Claimed {
-    /// This replica holds the lock.
-    Here(CreationLock),
-    /// Another replica has obtained the token.
-    ByOtherReplica(OnBehalfResult),
-    /// The store is unavailable.
-    StoreUnavailable,
-}
 
 /// The tokens on behalf of shoppers of all organizations.
 #[derive(Debug)]
@@ -389,18 +379,16 @@ impl OnBehalfTokens {
     async fn obtain(&self, issuer: &TsobIssuer, subject: &Arc<OnBehalfSubject>, name: &TokenDigest) -> OnBehalfResult {
         let deadline = Instant::now() + self.max_wait;
         let latest_start = self.latest_start(deadline);
-        let claimed = poll_until(latest_start.into(), || async {
+        let locked = poll_until(latest_start.into(), || async {
             match self.sessions.acquire_creation_lock(name).await {
-                Ok(Some(creation_lock)) => Some(Claimed::Here(creation_lock)),
-                Ok(None) => self.token_of_other_replica(subject, name).await.map(Claimed::ByOtherReplica),
-                Err(_) => Some(Claimed::StoreUnavailable),
+                Ok(None) => self.token_of_other_replica(subject, name).await.map(Err),
+                // Without the lock, two replicas may call SLAS, and the window separates them.
+                lock => Some(Ok(lock.unwrap_or_default())),
             }
         });
-        let creation_lock = match claimed.await {
-            Some(Claimed::Here(creation_lock)) => Some(creation_lock),
-            Some(Claimed::ByOtherReplica(token)) => return token,
-            // Without the lock, two replicas may call SLAS, and the window separates them.
-            Some(Claimed::StoreUnavailable) | None => None,
+        let creation_lock = match locked.await {
+            Some(Err(token)) => return token,
+            lock => lock.and_then(Result::ok).flatten(),
         };
         let outcome = match self.token_of_other_replica(subject, name).await {
             Some(token) => token,

@@ -309,7 +309,7 @@ impl Sessions {
                     // If this write fails, the next refresh is sent to SLAS.
                     let _ = self.store.put_value(key, &kept, Duration::from_secs(MIN_REFRESH_INTERVAL)).await;
                 }
-                !self.cache_version(newest, now).await
+                !self.cache_refreshed(newest, now).await
             }
             Err(SessionError::LoggedOut | SessionError::Expired) => false,
             Err(error) => {
@@ -320,16 +320,13 @@ impl Sessions {
     }
 
     /// Caches the newest version of a session. Returns whether the session was revoked during the refresh.
-    async fn cache_version(&self, newest: Arc<Session>, now: u64) -> bool {
+    async fn cache_refreshed(&self, newest: Arc<Session>, now: u64) -> bool {
         let known = newest.tokens.iter().find_map(|token| match self.cache.get(token) {
             Some(CacheEntry::Session(cached)) => Some(cached),
             _ => None,
         });
         let cached = known.unwrap_or_else(|| Arc::new(CachedSession::new(Arc::clone(&newest), 0)));
-        cached.session.store(Arc::clone(&newest));
-        for token in &newest.tokens {
-            self.cache.insert(*token, CacheEntry::Session(Arc::clone(&cached)));
-        }
+        self.cache_version(&cached, newest);
         self.note_use(&cached, now).await;
         self.is_revoked(&cached)
     }

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     config::SlasClient,
-    store::{Epoch, LookupResult, Revocation, RevocationKey, RevocationTarget, Session, SessionStore, StoreError},
+    store::{
+        Epoch, LookupResult, Revocation, RevocationKey, RevocationSet, RevocationTarget, Session, SessionStore,
+        StoreError,
+    },
     time::unix_now,
     tokens::background_retry::{RetrySchedule, retry_in_background},
     types::{CustomerId, OrganizationId, SiteId},
@@ -28,11 +31,12 @@ const REVOCATION_RETRIES: RetrySchedule = RetrySchedule {
     failure_message: "revocation never written to the store, other replicas accept the session",
 };
 
-/// A revocation that the store has not accepted yet.
+/// What a logout ends.
 #[derive(Debug)]
-enum PendingRevocation {
+enum Target {
     Session(Arc<Session>),
-    Token(VerifiedToken),
+    /// A token without a session here, and its epoch if known.
+    Token(VerifiedToken, Option<Epoch>),
     Customer(OrganizationId, CustomerId),
 }
 
@@ -73,24 +77,14 @@ impl Sessions {
             Ok(CacheEntry::Epoch(epoch)) => Some(*epoch),
             Ok(CacheEntry::Unknown(_)) => None,
             Err(error) => {
-                self.revoke_locally(token.shopper.revocation_keys.session, 0, at);
                 self.cache.insert(token.digest, CacheEntry::Revoked);
-                self.revoke_in_background(PendingRevocation::Token(token.clone()), at);
+                self.revoke_later(Target::Token(token.clone(), None), at);
                 return Err(error.into());
             }
         };
         self.cache.insert(token.digest, CacheEntry::Revoked);
-        match self.store.revoke(target_without_session(token, epoch), at).await {
-            Ok(revocation) => {
-                self.revocations.merge(token.shopper.revocation_keys.session, revocation);
-                Ok(None)
-            }
-            Err(error) => {
-                self.revoke_locally(token.shopper.revocation_keys.session, epoch.unwrap_or_default().session, at);
-                self.revoke_in_background(PendingRevocation::Token(token.clone()), at);
-                Err(error.into())
-            }
-        }
+        self.revoke(Target::Token(token.clone(), epoch), at).await?;
+        Ok(None)
     }
 
     /// Logs out a session. The result is `None` if its client is not configured any more.
@@ -100,15 +94,7 @@ impl Sessions {
         at: u64,
     ) -> Result<Option<LoggedOutSession<'_>>, SessionError> {
         self.mark_revoked(session);
-        let key = session.revocation_keys().session;
-        match self.store.revoke(RevocationTarget::Session(session), at).await {
-            Ok(revocation) => self.revocations.merge(key, revocation),
-            Err(error) => {
-                self.revoke_locally(key, session.epoch.session, at);
-                self.revoke_in_background(PendingRevocation::Session(Arc::clone(session)), at);
-                return Err(error.into());
-            }
-        };
+        self.revoke(Target::Session(Arc::clone(session)), at).await?;
         Ok(self.client_of(session).map(|client| LoggedOutSession {
             client,
             site: session.owner.site.clone(),
@@ -129,21 +115,9 @@ impl Sessions {
         };
         let shopper = &token.shopper;
         let Some(customer) = &shopper.customer else { return own };
-        let key = RevocationKey::of_customer(&shopper.organization, customer);
-        let at = self.revocation_time_of(token);
-        match self.store.revoke_customer(&shopper.organization, customer, at).await {
-            Ok(revocation) => {
-                self.revocations.merge(key, revocation);
-                own
-            }
-            Err(error) => {
-                // The store's next number is higher than the epoch of any session of this customer.
-                self.revoke_locally(key, 0, at);
-                let pending = PendingRevocation::Customer(shopper.organization.clone(), customer.clone());
-                self.revoke_in_background(pending, at);
-                Err(error.into())
-            }
-        }
+        let target = Target::Customer(shopper.organization.clone(), customer.clone());
+        self.revoke(target, self.revocation_time_of(token)).await?;
+        own
     }
 
     /// Whether this process knows of any logout. If so, SLAS may issue tokens for a session that was logged out.
@@ -157,59 +131,59 @@ impl Sessions {
         self.revocation_time(&token.shopper.organization).max(token.shopper.issued_at)
     }
 
-    /// Revokes tokens of this epoch in this process, while the store is unavailable. The number that the store assigns later
-    /// is higher.
-    fn revoke_locally(&self, key: RevocationKey, epoch: u64, at: u64) {
-        self.revocations.update(key, |known| Revocation { number: known.number.max(epoch) + 1, at: known.at.max(at) });
+    /// Writes a revocation to the store, or in the background if the store is unavailable.
+    async fn revoke(&self, target: Target, at: u64) -> Result<(), StoreError> {
+        let written = target.revoke(&*self.store, &self.revocations, at).await;
+        if written.is_err() {
+            self.revoke_later(target, at);
+        }
+        written
     }
 
-    /// Writes a revocation to the store as soon as the store accepts it.
-    fn revoke_in_background(&self, pending: PendingRevocation, at: u64) {
-        let (store, revocations, pending) = (Arc::clone(&self.store), Arc::clone(&self.revocations), Arc::new(pending));
-        retry_in_background(REVOCATION_RETRIES, move || {
-            let (store, revocations, pending) = (Arc::clone(&store), Arc::clone(&revocations), Arc::clone(&pending));
-            async move {
-                let (key, revocation) = write_revocation(&*store, &pending, at).await?;
-                revocations.merge(key, revocation);
-                tracing::info!("delayed revocation written to the store");
-                Ok::<_, StoreError>(())
-            }
+    /// Revokes in this process, and in the store as soon as it accepts the revocation. The store's number is higher then.
+    fn revoke_later(&self, target: Target, at: u64) {
+        let (key, epoch) = target.key_and_epoch();
+        self.revocations.update(key, |known| Revocation { number: known.number.max(epoch) + 1, at: known.at.max(at) });
+        let state = (Arc::clone(&self.store), Arc::clone(&self.revocations), Arc::new(target));
+        retry_in_background(REVOCATION_RETRIES, state, move |(store, revocations, target)| async move {
+            target.revoke(&*store, &revocations, at).await?;
+            tracing::info!("delayed revocation written to the store");
+            Ok::<_, StoreError>(())
         });
     }
 }
 
-fn target_without_session(token: &VerifiedToken, epoch: Option<Epoch>) -> RevocationTarget<'static> {
-    RevocationTarget::Token {
-        digest: token.digest,
-        keys: token.shopper.revocation_keys,
-        issued_at: token.shopper.issued_at,
-        epoch,
+impl Target {
+    /// The key of the revocation, and the number in the epoch of what it ends. No session of a customer has a higher number
+    /// than the store's next one.
+    fn key_and_epoch(&self) -> (RevocationKey, u64) {
+        match self {
+            Self::Session(session) => (session.revocation_keys().session, session.epoch.session),
+            Self::Token(token, epoch) => (token.shopper.revocation_keys.session, epoch.unwrap_or_default().session),
+            Self::Customer(organization, customer) => (RevocationKey::of_customer(organization, customer), 0),
+        }
+    }
+
+    /// Writes the revocation to the store, and notes it in this process.
+    async fn revoke(&self, store: &dyn SessionStore, known: &RevocationSet, at: u64) -> Result<(), StoreError> {
+        let revocation = match self {
+            Self::Session(session) => store.revoke(RevocationTarget::Session(session), at).await?,
+            // The session may have been stored, or become known to the store again, since the lookup.
+            Self::Token(token, epoch) => match store.find(&token.digest).await? {
+                LookupResult::Session(session, _) => store.revoke(RevocationTarget::Session(&session), at).await?,
+                LookupResult::Epoch(stored) => store.revoke(of_token(token, epoch.or(Some(stored))), at).await?,
+                LookupResult::Gone | LookupResult::Revoked | LookupResult::Unknown => {
+                    store.revoke(of_token(token, *epoch), at).await?
+                }
+            },
+            Self::Customer(organization, customer) => store.revoke_customer(organization, customer, at).await?,
+        };
+        known.merge(self.key_and_epoch().0, revocation);
+        Ok(())
     }
 }
 
-async fn write_revocation(
-    store: &dyn SessionStore,
-    pending: &PendingRevocation,
-    at: u64,
-) -> Result<(RevocationKey, Revocation), StoreError> {
-    match pending {
-        PendingRevocation::Session(session) => {
-            let revocation = store.revoke(RevocationTarget::Session(session), at).await?;
-            Ok((session.revocation_keys().session, revocation))
-        }
-        PendingRevocation::Token(token) => {
-            let revocation = match store.find(&token.digest).await? {
-                LookupResult::Session(session, _) => store.revoke(RevocationTarget::Session(&session), at).await?,
-                LookupResult::Epoch(epoch) => store.revoke(target_without_session(token, Some(epoch)), at).await?,
-                LookupResult::Gone | LookupResult::Revoked | LookupResult::Unknown => {
-                    store.revoke(target_without_session(token, None), at).await?
-                }
-            };
-            Ok((token.shopper.revocation_keys.session, revocation))
-        }
-        PendingRevocation::Customer(organization, customer) => {
-            let revocation = store.revoke_customer(organization, customer, at).await?;
-            Ok((RevocationKey::of_customer(organization, customer), revocation))
-        }
-    }
+fn of_token(token: &VerifiedToken, epoch: Option<Epoch>) -> RevocationTarget<'static> {
+    let (keys, issued_at) = (token.shopper.revocation_keys, token.shopper.issued_at);
+    RevocationTarget::Token { digest: token.digest, keys, issued_at, epoch }
 }

@@ -51,13 +51,6 @@ const WRITE_RETRIES: RetrySchedule = RetrySchedule {
 /// A session whose lock this process holds, as read under the lock.
 pub(super) type LockedSession = (Arc<Session>, FencingToken);
 
-/// The result of waiting for a session's lock.
-enum LockWait {
-    Locked(LockedSession),
-    /// Another replica has refreshed the session.
-    Refreshed(Arc<Session>),
-}
-
 impl Sessions {
     /// A later version of the session than `seen_version`. Concurrent callers share one refresh.
     pub(super) async fn refresh_session(
@@ -71,11 +64,11 @@ impl Sessions {
             self.count("coalesced");
             return Ok(session);
         }
-        let (outcome, role) = self.refreshes.join(&session.id, || self.refresh_task(cached, &session, priority)).await;
+        let (outcome, role) = self.join_refresh(&session, || self.refresh_task(cached, &session, priority)).await;
         if role == FlightRole::Follower {
             self.count("coalesced");
         }
-        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh task has panicked"))))
+        outcome
     }
 
     /// A session whose newest token is not `rejected`. If that token was obtained less than a second ago, the session is
@@ -85,20 +78,25 @@ impl Sessions {
         cached: &Arc<CachedSession>,
         rejected: &TokenDigest,
     ) -> RefreshResult {
-        let work = || {
-            let (sessions, cached, rejected) = (Arc::clone(self), Arc::clone(cached), *rejected);
-            async move {
-                let session = cached.session.load_full();
-                let is_good = match session.tokens.last() == Some(&rejected) {
-                    true => sessions.replacements.try_acquire(&session.id, REPLACEMENTS, 1).is_err(),
-                    false => session.access_expires_at > unix_now(),
-                };
-                if is_good { Ok(session) } else { sessions.refresh_task(&cached, &session, Priority::Refresh).await }
-            }
+        let (sessions, known, rejected) = (Arc::clone(self), Arc::clone(cached), *rejected);
+        let work = || async move {
+            let session = known.session.load_full();
+            let is_good = match session.tokens.last() == Some(&rejected) {
+                true => sessions.replacements.try_acquire(&session.id, REPLACEMENTS, 1).is_err(),
+                false => session.access_expires_at > unix_now(),
+            };
+            if is_good { Ok(session) } else { sessions.refresh_task(&known, &session, Priority::Refresh).await }
         };
-        let id = cached.session.load().id;
-        let (outcome, _) = self.refreshes.join(&id, work).await;
-        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh task has panicked"))))
+        self.join_refresh(&cached.session.load(), work).await.0
+    }
+
+    /// Waits for the refresh of a session that is in progress, or starts `work`.
+    async fn join_refresh<F>(&self, session: &Session, work: impl FnOnce() -> F) -> (RefreshResult, FlightRole)
+    where
+        F: Future<Output = RefreshResult> + Send + 'static,
+    {
+        let (outcome, role) = self.refreshes.join(&session.id, work).await;
+        (outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh task has panicked")))), role)
     }
 
     /// Starts a refresh, unless one is in progress.
@@ -141,12 +139,7 @@ impl Sessions {
             outcome = Err(SessionError::LoggedOut);
         }
         match &outcome {
-            Ok(newest) => {
-                cached.session.store(Arc::clone(newest));
-                for digest in &newest.tokens {
-                    self.cache.insert(*digest, CacheEntry::Session(Arc::clone(cached)));
-                }
-            }
+            Ok(newest) => self.cache_version(cached, Arc::clone(newest)),
             Err(SessionError::RefreshRejected(_) | SessionError::LoggedOut) => self.mark_revoked(session),
             Err(error) => {
                 self.failed_refreshes.record(session, error);
@@ -158,24 +151,19 @@ impl Sessions {
 
     async fn refresh_or_wait(&self, session: &Arc<Session>, priority: Priority) -> RefreshResult {
         let waited = poll_until(self.lock_deadline(), || async {
-            if let Some(locked) = self.try_lock(session).await.transpose() {
-                return Some(locked.map(LockWait::Locked));
-            }
-            match self.newest(session).await {
-                Ok(newest) => (newest.version > session.version).then_some(Ok(LockWait::Refreshed(newest))),
-                Err(error) => Some(Err(error)),
+            match self.try_lock(session).await.transpose() {
+                Some(locked) => Some(locked.map(|(newest, lock)| (newest, Some(lock)))),
+                None => Some(self.later_version(session).await?.map(|newest| (newest, None))),
             }
         });
         match waited.await.unwrap_or(Err(SessionError::Store(StoreError::Unavailable)))? {
             // Another replica may have refreshed the session before the lock was acquired.
-            LockWait::Locked((newest, fencing_token)) if newest.version > session.version => {
+            (newest, Some(fencing_token)) if newest.version > session.version => {
                 self.unlock(session, fencing_token).await;
                 Ok(newest)
             }
-            LockWait::Locked((newest, fencing_token)) => {
-                self.exchange_refresh_token(&newest, fencing_token, priority).await
-            }
-            LockWait::Refreshed(newest) => Ok(newest),
+            (newest, Some(fencing_token)) => self.exchange_refresh_token(&newest, fencing_token, priority).await,
+            (newest, None) => Ok(newest),
         }
     }
 
@@ -286,14 +274,11 @@ impl Sessions {
                 }
                 Err(error) if attempt == WRITE_ATTEMPTS => {
                     tracing::error!(%error, "failed to store refreshed session, retrying in background");
-                    let store = Arc::clone(&self.store);
-                    retry_in_background(WRITE_RETRIES, move || {
-                        let (store, refreshed) = (Arc::clone(&store), Arc::clone(&refreshed));
-                        async move {
-                            store.replace(refreshed, fencing_token).await?;
-                            tracing::info!("delayed refreshed session stored");
-                            Ok::<_, StoreError>(())
-                        }
+                    let state = (Arc::clone(&self.store), refreshed);
+                    retry_in_background(WRITE_RETRIES, state, move |(store, refreshed)| async move {
+                        store.replace(refreshed, fencing_token).await?;
+                        tracing::info!("delayed refreshed session stored");
+                        Ok::<_, StoreError>(())
                     });
                     return Err(SessionError::Store(error));
                 }
@@ -322,28 +307,25 @@ impl Sessions {
     ) -> RefreshResult {
         let overtaken = fencing_token.number > session.version + 1;
         let until = Instant::now() + if overtaken { OVERTAKEN_GRACE } else { Duration::ZERO };
-        let rotated = poll_until(until, || async {
-            match self.newest(session).await {
-                Ok(newest) => (newest.version > session.version).then_some(Ok(newest)),
-                Err(error) => Some(Err(error)),
-            }
-        });
-        if let Some(outcome) = rotated.await {
+        if let Some(outcome) = poll_until(until, || self.later_version(session)).await {
             return outcome;
         }
         let correlation_id = correlation::current_text();
         tracing::info!(organization = %session.owner.organization, %error, correlation_id, "session ended by SLAS");
-        match self
-            .store
-            .revoke(RevocationTarget::Session(session), self.revocation_time(&session.owner.organization))
-            .await
-        {
+        let at = self.revocation_time(&session.owner.organization);
+        match self.store.revoke(RevocationTarget::Session(session), at).await {
             Ok(revocation) => {
                 self.revocations.merge(session.revocation_keys().session, revocation);
             }
             Err(error) => tracing::warn!(%error, "failed to remove an ended session from the store"),
         }
         Err(SessionError::RefreshRejected(error))
+    }
+
+    /// A later version of the session than this one, or why there is none. `None` if this version is the newest.
+    async fn later_version(&self, session: &Session) -> Option<RefreshResult> {
+        Some(self.newest(session).await)
+            .filter(|newest| !newest.as_ref().is_ok_and(|newest| newest.version <= session.version))
     }
 
     /// The session as read from the store.

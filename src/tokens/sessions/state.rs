@@ -196,19 +196,16 @@ impl Sessions {
         session.epoch = epoch.clone().unwrap_or_else(|_| self.revocations.get_both(&keys).epoch());
         let session = Arc::new(session);
         let cached = Arc::new(CachedSession::new(Arc::clone(&session), now));
-        for digest in &session.tokens {
-            self.cache.insert(*digest, CacheEntry::Session(Arc::clone(&cached)));
-        }
+        self.cache_version(&cached, Arc::clone(&session));
         let stored = match epoch {
             Ok(_) => self.store.insert(session, now).await,
             Err(error) => Err(error),
         };
         if let Err(error) = stored {
             tracing::warn!(%error, "failed to store session, retrying in background");
-            let (sessions, cached) = (Arc::clone(self), Arc::clone(&cached));
-            retry_in_background(INSERT_RETRIES, move || {
-                let (sessions, cached) = (Arc::clone(&sessions), Arc::clone(&cached));
-                async move { sessions.retry_insert(&cached).await }
+            let state = (Arc::clone(self), Arc::clone(&cached));
+            retry_in_background(INSERT_RETRIES, state, |(sessions, cached)| async move {
+                sessions.retry_insert(&cached).await
             });
         }
         cached
@@ -356,6 +353,14 @@ impl Sessions {
     pub(super) fn client_of(&self, session: &Session) -> Option<&SlasClient> {
         let endpoint = self.endpoints.get(&session.owner.organization)?;
         endpoint.clients.iter().find(|client| client.id == session.owner.client)
+    }
+
+    /// Caches the newest version of a session, under all its tokens.
+    pub(super) fn cache_version(&self, cached: &Arc<CachedSession>, newest: Arc<Session>) {
+        for digest in &newest.tokens {
+            self.cache.insert(*digest, CacheEntry::Session(Arc::clone(cached)));
+        }
+        cached.session.store(newest);
     }
 
     /// Rejects the tokens of a session in this process.
