@@ -120,13 +120,13 @@ async fn online_check_reports_why_session_store_fails() {
     let gone = asked(&right);
     assert!(answers.0 == Some(0) && answers.1.contains("ok      session store, Redis: responds"), "{answers:?}");
     for (case, (code, shown), said) in [
-        ("password", refuses, "refuses the user or the password (WRONGPASS); see the password in store.url"),
-        ("no password", no_password, "wants a password (NOAUTH)"),
-        ("database", no_database, "has no database of this number"),
-        ("name", no_name, "has a name that does not resolve"),
-        ("right", forbidden, "HINCRBY failed: Redis does not let the gateway's user do this (NOPERM)"),
+        ("password", refuses, "rejects the user or the password (WRONGPASS); check the password in store.url"),
+        ("no password", no_password, "requires a password (NOAUTH)"),
+        ("database", no_database, "has no database with this number"),
+        ("name", no_name, "has a host name that does not resolve"),
+        ("right", forbidden, "HINCRBY failed: Redis does not allow the gateway's user to run a command (NOPERM)"),
         ("key", other_key, "store.encryption_key is not that of the replicas that use this store"),
-        ("gone", gone, "refuses connections: nothing listens there; see host and port in store.url"),
+        ("gone", gone, "refuses connections: no process listens at the address; check host and port in store.url"),
     ] {
         let line = shown.lines().find(|line| line.starts_with("failed  session store, Redis: ")).unwrap_or_default();
         assert!(code == Some(1) && line.contains(said), "{case}: {said} not in: {shown}");
