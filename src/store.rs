@@ -1,4 +1,4 @@
-//! The session store: what a session is, and what every store does.
+//! The session store: what every store does.
 //!
 //! Replicas share sessions, locks, login slots, token buckets and small values through a store. Both stores guarantee
 //! that a session is replaced only over the version that was read, that a lock expires by itself, and that a revoked
@@ -11,11 +11,11 @@ mod outage;
 pub mod redis;
 mod refresh_token_history;
 mod revocations;
+mod session;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use secrecy::SecretString;
 
 pub use self::key_check::KeyCheck;
 pub use self::outage::{Outage, StorePeer, UnavailableCause};
@@ -25,159 +25,12 @@ pub use self::refresh_token_history::{
 pub use self::revocations::{
     Epoch, MAX_REVOCATIONS, REVOCATION_TTL, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
 };
+pub use self::session::{CallerEntry, Owner, RECENT_TOKENS, Session, SessionId};
 use crate::{
     jwt::TokenDigest,
     ratelimit::BucketConfig,
-    time::unix_now,
-    types::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
+    types::{CustomerId, OrganizationId},
 };
-
-/// The number of refreshes after which an access token still identifies its session. The login's own token always does.
-pub const RECENT_TOKENS: usize = MAX_CALLER_REFRESH_TOKENS;
-
-/// A session's random identifier in the store. It is not a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(pub [u8; 16]);
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-/// One login, for as long as its refresh token is valid. A change makes a new version.
-#[derive(Debug, Clone)]
-pub struct Session {
-    /// The identifier.
-    pub id: SessionId,
-    /// The shopper that a token must have to use the session.
-    pub owner: Owner,
-    /// The newest access token.
-    pub access_token: SecretString,
-    /// When the newest access token expires, seconds since 1970.
-    pub access_expires_at: u64,
-    /// The lifetime of the access token from its issue, seconds.
-    pub access_lifetime: u64,
-    /// The current refresh token.
-    pub refresh_token: SecretString,
-    /// When the refresh token and the session expire, seconds since 1970.
-    pub expires_at: u64,
-    /// Digests of the issued access tokens: the login's own, then the most recent ones, oldest first.
-    pub tokens: Vec<TokenDigest>,
-    /// Whether the first digest is the session's name instead of a token. A name can be used again after the session
-    /// has ended; a token is rejected.
-    pub is_named: bool,
-    /// The refresh tokens that callers hold. Absent for sessions whose refresh token only the gateway has.
-    pub refresh_token_history: Option<Box<RefreshTokenHistory>>,
-    /// The latest revocations before the session began. A revocation with a higher number ends the session.
-    pub epoch: Epoch,
-    /// When the newest access token was obtained by a refresh, seconds since 1970; 0 if it is the login's own.
-    pub refreshed_at: u64,
-    /// The trusted system that was given the session's tokens; absent for a shopper's own session.
-    pub caller: Option<Box<CallerEntry>>,
-    /// The number of refreshes.
-    pub version: u64,
-}
-
-/// The trusted system that was given a session's tokens, as configured at that time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallerEntry {
-    /// The name in `[[callers]]`.
-    pub name: String,
-    /// What the caller was authenticated by.
-    pub identity: String,
-}
-
-/// The properties that a token and its session have in common.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
-    /// The organization.
-    pub organization: OrganizationId,
-    /// The site.
-    pub site: SiteId,
-    /// The SLAS client.
-    pub client: ClientId,
-    /// The shopper's session at SLAS.
-    pub usid: Usid,
-    /// The customer.
-    pub customer: Option<CustomerId>,
-    /// Whether the customer is registered.
-    pub registered: bool,
-}
-
-impl Session {
-    /// The next version of the session, after a refresh.
-    #[must_use]
-    pub fn refreshed(
-        &self,
-        access_token: SecretString,
-        access_expires_at: u64,
-        access_lifetime: u64,
-        digest: TokenDigest,
-        refresh_token: Option<SecretString>,
-        expires_at: Option<u64>,
-    ) -> Self {
-        let mut tokens = self.tokens.clone();
-        tokens.push(digest);
-        if tokens.len() > RECENT_TOKENS + 1 {
-            tokens.remove(1);
-        }
-        Self {
-            id: self.id,
-            owner: self.owner.clone(),
-            access_token,
-            access_expires_at,
-            access_lifetime,
-            refresh_token: refresh_token.unwrap_or_else(|| self.refresh_token.clone()),
-            expires_at: expires_at.unwrap_or(self.expires_at),
-            tokens,
-            is_named: self.is_named,
-            refresh_token_history: self.refresh_token_history.clone(),
-            epoch: self.epoch,
-            refreshed_at: unix_now(),
-            caller: self.caller.clone(),
-            version: self.version + 1,
-        }
-    }
-
-    /// The session with one more refresh token that a caller holds. The token supersedes the presented one.
-    #[must_use]
-    pub fn with_caller_refresh_token(mut self, name: TokenDigest, presented: Option<&TokenDigest>, now: u64) -> Self {
-        let handed = self.refresh_token_history.take().map(|handed| *handed).unwrap_or_default();
-        self.refresh_token_history = Some(Box::new(handed.with(name, presented, now)));
-        self
-    }
-
-    /// The refresh tokens that callers hold.
-    pub fn caller_refresh_tokens(&self) -> impl Iterator<Item = &CallerRefreshToken> {
-        self.refresh_token_history.iter().flat_map(|handed| handed.iter())
-    }
-
-    /// All digests that identify the session: its name, its access tokens, and the refresh tokens that callers hold.
-    pub fn lookup_keys(&self) -> impl Iterator<Item = &TokenDigest> {
-        self.tokens.iter().chain(self.caller_refresh_tokens().map(|handed| &handed.name))
-    }
-
-    /// The keys of the revocations that can end the session.
-    #[must_use]
-    pub fn revocation_keys(&self) -> RevocationKeys {
-        self.owner.revocation_keys()
-    }
-
-    /// The session's name, if it has one, and its access tokens.
-    #[must_use]
-    pub fn name_and_tokens(&self) -> (&[TokenDigest], &[TokenDigest]) {
-        self.tokens.split_at(usize::from(self.is_named && !self.tokens.is_empty()))
-    }
-}
-
-impl Owner {
-    /// The keys of the revocations that can end the owner's sessions.
-    #[must_use]
-    pub fn revocation_keys(&self) -> RevocationKeys {
-        RevocationKeys::new(&self.organization, &self.client, &self.usid, self.customer.as_ref())
-    }
-}
 
 /// What a store knows of a token.
 #[derive(Debug, Clone)]
@@ -211,6 +64,48 @@ pub enum RevocationTarget<'s> {
         /// The token's epoch, if known.
         epoch: Option<Epoch>,
     },
+}
+
+/// The stored revocation records that cover what a revocation ends. Such a record is not replaced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Coverage {
+    /// Records with a higher number than this one.
+    After(u64),
+    /// Records that are not earlier than this issue time.
+    IssuedAt(u64),
+    /// No record.
+    Never,
+}
+
+impl Coverage {
+    /// Whether this record covers it.
+    pub(crate) fn includes(self, record: &Revocation) -> bool {
+        match self {
+            Self::After(number) => record.number > number,
+            Self::IssuedAt(time) => record.revokes_issued_at(time),
+            Self::Never => false,
+        }
+    }
+}
+
+impl RevocationTarget<'_> {
+    /// The key of the revocation record, and which stored records cover the target.
+    pub(crate) fn key_and_coverage(&self) -> (RevocationKey, Coverage) {
+        match self {
+            Self::Session(session) => (session.revocation_keys().session, Coverage::After(session.epoch.session)),
+            Self::Token { keys, epoch: Some(epoch), .. } => (keys.session, Coverage::After(epoch.session)),
+            Self::Token { keys, issued_at, epoch: None, .. } => (keys.session, Coverage::IssuedAt(*issued_at)),
+        }
+    }
+}
+
+/// A bucket of time that all gateways with one store share.
+#[derive(Debug, Clone, Copy)]
+pub enum Bucket<'k> {
+    /// The login slots of this key.
+    LoginSlot(&'k [u8]),
+    /// The token bucket of this key.
+    Tokens(&'k [u8]),
 }
 
 /// The revocations of other replicas.
@@ -333,7 +228,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// Revokes a session, on every replica that shares the store, including the result of a refresh in progress. `at` is the
     /// time by SLAS's clock: unknown tokens of the session are revoked if they were issued at that time or before. Returns the
     /// revocation record. If an earlier record covers the session, that one is returned and nothing is changed.
-    async fn revoke(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError>;
+    async fn revoke(&self, target: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError>;
 
     /// Revokes every session of a customer. Returns the revocation record.
     async fn revoke_customer(
@@ -355,6 +250,18 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// The revocations after the cursor's position, which is moved. An empty cursor begins at the newest revocation.
     async fn revocations_since(&self, cursor: &mut Cursor) -> Result<RevocationEvents, StoreError>;
 
+    /// Takes `cost` from a bucket, if at most `limit` is missing then: see
+    /// [`TokenBucket::reserve`](crate::ratelimit::TokenBucket::reserve). Returns the time that was missing before.
+    ///
+    /// # Errors
+    /// The inner error is the time until `cost` can be taken.
+    async fn reserve(
+        &self,
+        bucket: Bucket<'_>,
+        cost: Duration,
+        limit: Duration,
+    ) -> Result<Result<Duration, Duration>, StoreError>;
+
     /// Reserves the next slot of `key`, where slots are one `window` apart. Returns the time until the slot begins. `None` if
     /// that is more than `max_wait`; no slot is reserved then.
     async fn reserve_login_slot(
@@ -362,7 +269,10 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
         key: &[u8],
         window: Duration,
         max_wait: Duration,
-    ) -> Result<Option<Duration>, StoreError>;
+    ) -> Result<Option<Duration>, StoreError> {
+        let reserved = self.reserve(Bucket::LoginSlot(key), window, window.saturating_add(max_wait)).await?;
+        Ok(reserved.ok())
+    }
 
     /// Acquires tokens from a bucket that all gateways with this store share: all of them or none. `reserve` tokens must be
     /// left. Every call for one bucket must pass the same `config`.
@@ -375,7 +285,12 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
         config: BucketConfig,
         tokens: u32,
         reserve: u32,
-    ) -> Result<Result<(), Duration>, StoreError>;
+    ) -> Result<Result<(), Duration>, StoreError> {
+        let limit = config.with_reserve(reserve).full_refill_time();
+        let reserved = self.reserve(Bucket::Tokens(bucket), config.refill_time(tokens), limit).await?;
+        // After a failover to a server whose clock is behind, more is missing than the bucket holds.
+        Ok(reserved.map(|_| ()).map_err(|wait| wait.min(config.refill_time(tokens.saturating_add(reserve)))))
+    }
 
     /// Stores a small value for `life`. It replaces an earlier value of this name.
     async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError>;

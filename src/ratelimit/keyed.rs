@@ -79,6 +79,15 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
         self.0.lock().update(key, now, |bucket| bucket.try_acquire(config, tokens, now))
     }
 
+    /// Takes out as much as is refilled in `cost`: see [`TokenBucket::reserve`].
+    ///
+    /// # Errors
+    /// The time until `cost` can be taken out.
+    pub fn reserve(&self, key: &K, cost: Duration, limit: Duration) -> Result<Duration, Duration> {
+        let now = Instant::now();
+        self.0.lock().update(key, now, |bucket| bucket.reserve(cost, limit, now))
+    }
+
     /// Takes one token out even if none is available.
     pub fn debit(&self, key: &K, config: BucketConfig) {
         let now = Instant::now();

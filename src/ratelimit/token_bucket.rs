@@ -65,10 +65,8 @@ impl TokenBucket {
     /// # Errors
     /// The time until they are available.
     pub fn check(&self, config: BucketConfig, tokens: u32, now: Instant) -> Result<(), Duration> {
-        match self.refill_time_without(config, tokens, now).saturating_sub(config.full_refill_time()) {
-            Duration::ZERO => Ok(()),
-            wait => Err(wait),
-        }
+        let mut copy = *self;
+        copy.try_acquire(config, tokens, now)
     }
 
     /// Acquires tokens: all of them or none.
@@ -76,25 +74,34 @@ impl TokenBucket {
     /// # Errors
     /// The time until they are available.
     pub fn try_acquire(&mut self, config: BucketConfig, tokens: u32, now: Instant) -> Result<(), Duration> {
-        self.check(config, tokens, now)?;
-        self.debit(config, tokens, now);
-        Ok(())
+        self.reserve(config.refill_time(tokens), config.full_refill_time(), now).map(|_| ())
+    }
+
+    /// Takes out as much as is refilled in `cost`, if at most `limit` is missing then. Returns the refill time of what was
+    /// missing before.
+    ///
+    /// # Errors
+    /// The time until `cost` can be taken out.
+    pub fn reserve(&mut self, cost: Duration, limit: Duration, now: Instant) -> Result<Duration, Duration> {
+        let missing = self.full_at.map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now));
+        match (missing + cost).saturating_sub(limit) {
+            Duration::ZERO => {
+                self.full_at = Some(now + missing + cost);
+                Ok(missing)
+            }
+            wait => Err(wait),
+        }
     }
 
     /// Takes tokens out even if they are not available. Later callers wait until the debt is refilled.
     pub fn debit(&mut self, config: BucketConfig, tokens: u32, now: Instant) {
-        self.full_at = Some(now + self.refill_time_without(config, tokens, now));
+        // Without a limit, the bucket always has enough.
+        let _ = self.reserve(config.refill_time(tokens), Duration::MAX, now);
     }
 
     /// Puts tokens back.
     pub fn refund(&mut self, config: BucketConfig, tokens: u32) {
         self.full_at = self.full_at.and_then(|full_at| full_at.checked_sub(config.refill_time(tokens)));
-    }
-
-    /// The time in which the bucket is full, once this number of tokens is taken out.
-    fn refill_time_without(&self, config: BucketConfig, tokens: u32, now: Instant) -> Duration {
-        let missing = self.full_at.map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now));
-        missing + config.refill_time(tokens)
     }
 }
 

@@ -17,14 +17,14 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    CasResult, CreationLock, Cursor, Epoch, FencingToken, KeyCheck, LockResult, LookupResult,
+    Bucket, CasResult, Coverage, CreationLock, Cursor, Epoch, FencingToken, KeyCheck, LockResult, LookupResult,
     MAX_CALLER_REFRESH_TOKENS, RECENT_TOKENS, REVOCATION_TTL, RejectedCommand, Revocation, RevocationEvents,
     RevocationKey, RevocationKeys, RevocationSet, RevocationTarget, Revocations, Session, SessionStore, StoreError,
     StoreState, random_bytes,
 };
 use crate::{
     jwt::{TokenDigest, sha256},
-    ratelimit::{BucketConfig, KeyedRateLimiter},
+    ratelimit::KeyedRateLimiter,
     time::{unix_now, unix_now_ms},
     types::{CustomerId, OrganizationId},
 };
@@ -32,8 +32,6 @@ use crate::{
 /// Cache entries per session of the capacity: twice its digests and one for a revocation, because sessions beyond the
 /// capacity are kept until the next sweep.
 const ENTRIES_PER_SESSION: usize = 2 * (RECENT_TOKENS + 2 + MAX_CALLER_REFRESH_TOKENS);
-/// Maximum number of reserved login slots. Beyond it, slots that have begun are dropped.
-const MAX_LOGIN_SLOTS: usize = 10_000;
 /// Maximum number of stored values. Beyond it, no further value is accepted.
 const MAX_VALUES: usize = 1_000;
 
@@ -44,9 +42,8 @@ pub struct MemoryStore {
     capacity: usize,
     by_token: Cache<TokenDigest, Entry>,
     revocations: RevocationSet,
-    /// By the SHA-256 of the slot's key: a login id may have thousands of bytes.
-    login_slots: Mutex<HashMap<[u8; 32], Instant>>,
     creation_locks: Mutex<HashMap<TokenDigest, (CreationLock, Instant)>>,
+    /// By a SHA-256: a login id may have thousands of bytes.
     buckets: KeyedRateLimiter<[u8; 32]>,
     values: Mutex<HashMap<[u8; 32], StoredValue>>,
 }
@@ -98,7 +95,6 @@ impl MemoryStore {
             capacity,
             by_token: Cache::new(capacity.saturating_mul(ENTRIES_PER_SESSION)),
             revocations: RevocationSet::default(),
-            login_slots: Mutex::default(),
             creation_locks: Mutex::default(),
             buckets: KeyedRateLimiter::default(),
             values: Mutex::default(),
@@ -107,12 +103,10 @@ impl MemoryStore {
 
     /// Drops the least recently used sessions, with all their tokens.
     fn drop_oldest(&self, excess: usize) {
-        let all: Vec<Arc<StoredSession>> = self.by_token.iter().filter_map(|(_, entry)| entry.into_session()).collect();
-        let mut ages: Vec<(u64, Arc<Session>)> = Vec::with_capacity(all.len());
-        for stored in all {
-            let session = Arc::clone(&stored.state.lock().session);
-            ages.push((stored.used_at.load(Ordering::Relaxed), session));
-        }
+        let age = |stored: Arc<StoredSession>| {
+            (stored.used_at.load(Ordering::Relaxed), Arc::clone(&stored.state.lock().session))
+        };
+        let mut ages: Vec<(u64, Arc<Session>)> = self.all_stored().into_iter().map(age).collect();
         ages.sort_unstable_by_key(|(used_at, session)| (*used_at, session.id.0));
         ages.dedup_by_key(|(_, session)| session.id);
         for (_, session) in ages.into_iter().take(excess) {
@@ -127,9 +121,9 @@ impl MemoryStore {
     }
 
     /// Writes a revocation record, unless the stored record covers what is revoked.
-    fn record(&self, key: RevocationKey, at: u64, is_covered: impl FnOnce(&Revocation) -> bool) -> Revocation {
+    fn record(&self, key: RevocationKey, coverage: Coverage, at: u64) -> Revocation {
         self.revocations.update(key, |known| {
-            if is_covered(&known) {
+            if coverage.includes(&known) {
                 return known;
             }
             Revocation { number: (known.number + 1).max(unix_now_ms().saturating_mul(1000)), at: known.at.max(at) }
@@ -158,6 +152,11 @@ impl MemoryStore {
             refuse(&state.session);
         }
         refuse(session);
+    }
+
+    /// The sessions of all tokens. No session is locked meanwhile, because its holder may wait for the cache.
+    fn all_stored(&self) -> Vec<Arc<StoredSession>> {
+        self.by_token.iter().filter_map(|(_, entry)| entry.into_session()).collect()
     }
 
     fn stored(&self, session: &Session) -> Option<Arc<StoredSession>> {
@@ -249,21 +248,18 @@ impl SessionStore for MemoryStore {
         name: &TokenDigest,
         lease: Duration,
     ) -> Result<Option<CreationLock>, StoreError> {
-        let (claim, now) = (CreationLock(random_bytes()?), Instant::now());
+        let (lock, now) = (CreationLock(random_bytes()?), Instant::now());
         let mut creation_locks = self.creation_locks.lock();
         creation_locks.retain(|_, (_, until)| *until > now);
         if creation_locks.contains_key(name) {
             return Ok(None);
         }
-        creation_locks.insert(*name, (claim, now + lease));
-        Ok(Some(claim))
+        creation_locks.insert(*name, (lock, now + lease));
+        Ok(Some(lock))
     }
 
-    async fn release_creation_lock(&self, name: &TokenDigest, claim: CreationLock) -> Result<(), StoreError> {
-        let mut creation_locks = self.creation_locks.lock();
-        if creation_locks.get(name).is_some_and(|(owner, _)| *owner == claim) {
-            creation_locks.remove(name);
-        }
+    async fn release_creation_lock(&self, name: &TokenDigest, lock: CreationLock) -> Result<(), StoreError> {
+        self.creation_locks.lock().retain(|locked, (owner, _)| locked != name || *owner != lock);
         Ok(())
     }
 
@@ -274,24 +270,16 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
-    async fn revoke(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError> {
+    async fn revoke(&self, target: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError> {
         // The record is written first. A refresh that is stored later finds the record; one that is stored before is in
         // the session.
-        Ok(match ending {
-            RevocationTarget::Session(session) => {
-                let end = self.record(session.revocation_keys().session, at, |end| end.number > session.epoch.session);
-                self.revoke_tokens(session);
-                end
-            }
-            RevocationTarget::Token { digest, keys, issued_at, epoch } => {
-                let end = self.record(keys.session, at, |end| match epoch {
-                    Some(epoch) => end.number > epoch.session,
-                    None => end.revokes_issued_at(issued_at),
-                });
-                self.by_token.insert(digest, Entry::Ended(unix_now() + REVOCATION_TTL.as_secs()));
-                end
-            }
-        })
+        let (key, coverage) = target.key_and_coverage();
+        let revocation = self.record(key, coverage, at);
+        match target {
+            RevocationTarget::Session(session) => self.revoke_tokens(session),
+            RevocationTarget::Token { digest, .. } => self.revoke_token(&digest).await?,
+        }
+        Ok(revocation)
     }
 
     async fn revoke_customer(
@@ -300,17 +288,16 @@ impl SessionStore for MemoryStore {
         customer: &CustomerId,
         at: u64,
     ) -> Result<Revocation, StoreError> {
-        let end = self.record(RevocationKey::of_customer(organization, customer), at, |_| false);
-        let all: Vec<Arc<StoredSession>> = self.by_token.iter().filter_map(|(_, entry)| entry.into_session()).collect();
-        for stored in all {
+        let revocation = self.record(RevocationKey::of_customer(organization, customer), Coverage::Never, at);
+        for stored in self.all_stored() {
             let session = Arc::clone(&stored.state.lock().session);
             let is_theirs =
                 session.owner.organization == *organization && session.owner.customer.as_ref() == Some(customer);
-            if is_theirs && end.number > session.epoch.customer {
+            if is_theirs && revocation.number > session.epoch.customer {
                 self.revoke_tokens(&session);
             }
         }
-        Ok(end)
+        Ok(revocation)
     }
 
     async fn revocations(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
@@ -333,35 +320,17 @@ impl SessionStore for MemoryStore {
         Ok(RevocationEvents::default())
     }
 
-    async fn reserve_login_slot(
+    async fn reserve(
         &self,
-        key: &[u8],
-        window: Duration,
-        max_wait: Duration,
-    ) -> Result<Option<Duration>, StoreError> {
-        let key = sha256(key);
-        let now = Instant::now();
-        let mut login_slots = self.login_slots.lock();
-        if login_slots.len() >= MAX_LOGIN_SLOTS {
-            login_slots.retain(|_, next| *next > now);
-        }
-        let free_at = login_slots.get(&key).copied().filter(|next| *next > now).unwrap_or(now);
-        let wait = free_at - now;
-        if wait > max_wait {
-            return Ok(None);
-        }
-        login_slots.insert(key, free_at + window);
-        Ok(Some(wait))
-    }
-
-    async fn acquire_tokens(
-        &self,
-        bucket: &[u8],
-        config: BucketConfig,
-        tokens: u32,
-        reserve: u32,
-    ) -> Result<Result<(), Duration>, StoreError> {
-        Ok(self.buckets.try_acquire(&sha256(bucket), config.with_reserve(reserve), tokens))
+        bucket: Bucket<'_>,
+        cost: Duration,
+        limit: Duration,
+    ) -> Result<Result<Duration, Duration>, StoreError> {
+        let key = match bucket {
+            Bucket::LoginSlot(name) => sha256([b"slot|".as_slice(), name].concat()),
+            Bucket::Tokens(name) => sha256([b"tokens|".as_slice(), name].concat()),
+        };
+        Ok(self.buckets.reserve(&key, cost, limit))
     }
 
     async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
@@ -429,20 +398,5 @@ impl SessionStore for MemoryStore {
 
     fn write_timeout(&self) -> Duration {
         Duration::ZERO
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn login_slot_keys_are_stored_as_hashes() {
-        let store = MemoryStore::new(1);
-        for number in 0..100_u8 {
-            store.reserve_login_slot(&vec![number; 12_000], Duration::ZERO, Duration::ZERO).await.unwrap();
-        }
-        let stored: usize = store.login_slots.lock().keys().map(|key| size_of_val(key.as_slice())).sum();
-        assert_eq!(stored, 100 * 32);
     }
 }

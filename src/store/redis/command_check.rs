@@ -115,7 +115,13 @@ mod tests {
 
     #[test]
     fn command_check_covers_every_command_of_the_store() {
-        let source = concat!(include_str!("../redis.rs"), include_str!("scripts.rs"));
+        let source = concat!(
+            include_str!("../redis.rs"),
+            include_str!("key_comparer.rs"),
+            include_str!("keyspace.rs"),
+            include_str!("revocations.rs"),
+            include_str!("scripts.rs"),
+        );
         let named = |start: &str| {
             let words = source.split(start).skip(1).filter_map(|rest| rest.split(['\'', '"']).next());
             words.map(str::to_owned).collect::<BTreeSet<_>>()

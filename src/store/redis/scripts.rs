@@ -121,35 +121,19 @@ pub(super) static TOUCH: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Reserves the next login slot, unless it begins too late. One step, so that no two callers get the same slot.
+/// Takes time out of a bucket, which is stored as the time at which nothing is missing. One step, so that replicas cannot take
+/// the same time twice.
 ///
-/// KEYS: slot. ARGV: window in ms, maximum wait in ms. Returns the wait in ms, -1 if that would be too long.
-pub(super) static RESERVE_LOGIN_SLOT: LazyLock<Script> = LazyLock::new(|| {
+/// KEYS: bucket. ARGV: the time to take and the maximum that may be missing then, in units, and the number of units in a second.
+/// Returns 1 and the time that was missing before; or 0, if nothing was taken, and the time until it can be taken.
+pub(super) static RESERVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local time = redis.call('TIME')
-         local now = time[1] * 1000 + math.floor(time[2] / 1000)
-         local free = tonumber(redis.call('GET', KEYS[1]) or '0')
-         if free < now then free = now end
-         if free - now > tonumber(ARGV[2]) then return -1 end
-         redis.call('SET', KEYS[1], free + ARGV[1], 'PX', free - now + ARGV[1])
-         return free - now",
-    )
-});
-
-/// Takes an amount from a token bucket, which is stored as the time at which it is full again. One step, so that replicas
-/// cannot take the same amount twice.
-///
-/// KEYS: bucket. ARGV: the refill times of the amount, of what may be taken, and of the whole bucket, in µs. Returns the wait
-/// in µs, 0 if the amount was taken. After a failover to a server whose clock is behind, at most the whole bucket is missing.
-pub(super) static ACQUIRE_TOKENS: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local time = redis.call('TIME')
-         local now = time[1] * 1000000 + time[2]
-         local missing = tonumber(redis.call('GET', KEYS[1]) or '0') - now
-         missing = math.min(math.max(missing, 0), tonumber(ARGV[3]))
+        "local time, unit = redis.call('TIME'), tonumber(ARGV[3])
+         local now = time[1] * unit + math.floor(time[2] * unit / 1000000)
+         local missing = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') - now, 0)
          local after = missing + tonumber(ARGV[1])
-         if after > tonumber(ARGV[2]) then return after - tonumber(ARGV[2]) end
-         redis.call('SET', KEYS[1], string.format('%.0f', now + after), 'PX', math.max(math.ceil(after / 1000), 1))
-         return 0",
+         if after > tonumber(ARGV[2]) then return {0, after - tonumber(ARGV[2])} end
+         redis.call('SET', KEYS[1], string.format('%.0f', now + after), 'PX', math.max(math.ceil(after * 1000 / unit), 1))
+         return {1, missing}",
     )
 });

@@ -15,10 +15,9 @@ use crate::{
     config,
     jwt::TokenDigest,
     observability::metrics::Metrics,
-    ratelimit::BucketConfig,
     salesforce::error::SalesforceError,
     store::{
-        CasResult, CreationLock, Cursor, Epoch, FencingToken, KeyCheck, LockResult, LookupResult, Owner,
+        Bucket, CasResult, CreationLock, Cursor, Epoch, FencingToken, KeyCheck, LockResult, LookupResult, Owner,
         REVOCATION_TTL, RejectedCommand, Revocation, RevocationEvents, RevocationKeys, RevocationTarget, Revocations,
         Session, SessionId, SessionStore, StoreError, StoreState, memory::MemoryStore,
     },
@@ -91,8 +90,7 @@ failing_store! {
     fn record_epoch(token: &TokenDigest, epoch: Epoch, life: Duration) -> ();
     fn revoke_token(token: &TokenDigest) -> ();
     fn revocations_since(cursor: &mut Cursor) -> RevocationEvents;
-    fn reserve_login_slot(key: &[u8], window: Duration, max_wait: Duration) -> Option<Duration>;
-    fn acquire_tokens(bucket: &[u8], config: BucketConfig, tokens: u32, reserve: u32) -> Result<(), Duration>;
+    fn reserve(bucket: Bucket<'_>, cost: Duration, limit: Duration) -> Result<Duration, Duration>;
     fn put_value(name: &[u8], value: &[u8], life: Duration) -> ();
     fn get_value(name: &[u8]) -> Option<Vec<u8>>;
     fn check_key(registers: bool) -> KeyCheck;
