@@ -352,7 +352,12 @@ impl Gateway {
         let mut permit = self.stages.limits.acquire(routed, &credential).await?;
         if let Some(result) = self.stages.slas.perform(routed, operation, &credential).await {
             *audit = login.unwrap_or_default();
-            permit.settle_login(routed.route, result.as_ref().ok().map(|response| response.status));
+            match &result {
+                Ok(response) => permit.settle_login(routed.route, Some(response.status)),
+                // SLAS may have judged the login, so it stays counted as failed.
+                Err(GatewayError::UpstreamTimeout | GatewayError::UpstreamUnavailable) => {}
+                Err(_) => permit.give_back_login(),
+            }
             return result.map(Decision::Respond);
         }
         let logout = self.stages.slas.pending_logout(routed).await?;

@@ -276,12 +276,13 @@ impl RateLimits {
         admitted.map_err(|wait| GatewayError::SlasRateLimited { retry_after: Some(wait) })
     }
 
-    /// Acquires a concurrency permit. Without one, the request is not sent, and a login has not failed.
+    /// Acquires a concurrency permit. Without one, the request is not sent, and a login has not failed. The call to SLAS stays counted
+    /// for the address, because the organization's budget has paid for it: an address must not use that up for free.
     async fn acquire_concurrency(&self, route: &Route, permit: &mut Permit) -> Result<(), GatewayError> {
         let Some(own) = self.organizations.get(&route.organization) else { return Ok(()) };
         permit.concurrency = own.concurrency.acquire(|| self.is_low_priority(route)).await;
         if permit.concurrency.is_none() {
-            permit.give_back();
+            permit.give_back_login();
             return Err(GatewayError::Overloaded);
         }
         Ok(())

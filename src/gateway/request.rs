@@ -2,7 +2,7 @@
 //!
 //! Every stage of the pipeline reads these types. This file imports no stage.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -15,7 +15,6 @@ use super::{
 use crate::types::{OrganizationId, SiteId};
 
 /// A request as it arrives.
-#[derive(Debug)]
 pub struct Request<'a> {
     /// Method, target and header fields.
     pub head: &'a Parts,
@@ -37,6 +36,14 @@ pub(super) struct RoutedRequest<'r> {
     pub(super) tenant: &'r Tenant,
     pub(super) route: &'r Route,
     pub(super) request: &'r Request<'r>,
+}
+
+/// Without the header fields and the body, which contain credentials.
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { head, correlation_id, .. } = self;
+        formatter.debug_struct("Request").field("method", &head.method).field("correlation_id", correlation_id).finish()
+    }
 }
 
 /// What a request asks for.

@@ -307,6 +307,23 @@ impl OnBehalfTokens {
         }
     }
 
+    /// Caches that SLAS issues tokens that the gateway rejects. Each further request would cost a call to SLAS.
+    fn cache_unusable_token(
+        &self,
+        issuer: &TsobIssuer,
+        subject: &OnBehalfSubject,
+        name: Option<&TokenDigest>,
+        error: &OnBehalfError,
+    ) {
+        let (key, time) = match (name, error) {
+            (Some(name), OnBehalfError::ShopperUnknown) => (*name, LOGIN_REJECTED_TTL),
+            (Some(name), OnBehalfError::Slas(_)) => (*name, UNEXPLAINED_REJECTION_TTL),
+            (None, OnBehalfError::Slas(_)) => (new_guests_key(issuer, subject), UNEXPLAINED_REJECTION_TTL),
+            _ => return,
+        };
+        self.failures.insert(key, (error.clone(), Instant::now() + time));
+    }
+
     /// Tells an unknown login or USID from a failure that is not about the shopper.
     fn classify(&self, subject: &OnBehalfSubject, error: &SalesforceError) -> OnBehalfError {
         let is_about_shopper = match &subject.shopper {
@@ -430,8 +447,8 @@ impl OnBehalfTokens {
         match ON_BEHALF.retry_conflicts(latest_start, attempt).await {
             Ok(response) => {
                 let token = self.accept(subject, name, response).await;
-                if let (Some(name), Err(error @ OnBehalfError::ShopperUnknown)) = (name, &token) {
-                    self.failures.insert(*name, (error.clone(), Instant::now() + LOGIN_REJECTED_TTL));
+                if let Err(error) = &token {
+                    self.cache_unusable_token(issuer, subject, name, error);
                 }
                 token
             }

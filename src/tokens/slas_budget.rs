@@ -82,9 +82,14 @@ impl SlasBudget {
         let (calls, reserve) = (lease_size(self.shared), reserve_of(priority, self.shared));
         let acquiring = self.store.acquire_tokens(&self.key, self.shared, calls, reserve);
         let Ok(acquired) = tokio::time::timeout(STORE_TIMEOUT, acquiring).await else {
-            self.store_retry_at = Some(Instant::now() + SLOW_STORE_PAUSE);
+            if self.store_retry_at.replace(Instant::now() + SLOW_STORE_PAUSE).is_none() {
+                tracing::warn!("the store is slow: this gateway uses its own quarter of the SLAS call budget");
+            }
             return None;
         };
+        if self.store_retry_at.take().is_some() {
+            tracing::info!("the store is fast again: all gateways share the SLAS call budget");
+        }
         Some(acquired.ok()?.map(|()| calls))
     }
 }

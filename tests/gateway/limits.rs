@@ -410,6 +410,26 @@ async fn logins_at_slas_paths_count_as_failed_logins() {
 }
 
 #[tokio::test]
+async fn slas_calls_without_concurrency_permit_count_for_address() {
+    let world = World::with(|config| {
+        set(config, "limits", "max_concurrent_requests = 1\nqueue_timeout = \"10ms\"\nslas_calls_per_address = 3");
+        set(config, "load", "low_priority = []");
+    })
+    .await;
+    let token = world.mint(|_| {});
+    world.simulator.inject(Fault::on("api", Effect::Delay { ms: 3000 }));
+    let occupied = world.send(read(&world, &token));
+    let rejected = async {
+        eventually("the permit is taken", async || !world.forwarded("shopper-products.getProducts").is_empty()).await;
+        let form = [("grant_type", "refresh_token"), ("refresh_token", "r"), ("client_id", PUBLIC_CLIENT)];
+        for expected in [OVERLOADED, OVERLOADED, OVERLOADED, RATE_LIMITED, RATE_LIMITED] {
+            assert_eq!(world.send(world.post(&slas("/token")).form(&form)).await.refusal(), expected);
+        }
+    };
+    futures::join!(occupied, rejected);
+}
+
+#[tokio::test]
 async fn login_that_gets_no_concurrency_permit_is_no_failed_login() {
     let mut world = World::with(|config| {
         set(config, "limits", "max_concurrent_requests = 1\nqueue_timeout = \"10ms\"");

@@ -83,8 +83,8 @@ pub(super) fn store(raw: file::Store, table: &mut Table<'_>) -> Option<Store> {
     let encryption_key = table.required("encryption_key", raw.encryption_key);
     let encryption_key = table.encryption_key("encryption_key", encryption_key);
     let previous_encryption_key = table.encryption_key("previous_encryption_key", raw.previous_encryption_key);
-    let exposed = |key: &Option<SecretSlice<u8>>| key.as_ref().map(|key| key.expose_secret().to_vec());
-    if previous_encryption_key.is_some() && exposed(&previous_encryption_key) == exposed(&encryption_key) {
+    let is_same = |(one, other): (&SecretSlice<u8>, &SecretSlice<u8>)| one.expose_secret() == other.expose_secret();
+    if previous_encryption_key.as_ref().zip(encryption_key.as_ref()).is_some_and(is_same) {
         table.error("previous_encryption_key", "equal to store.encryption_key; remove it");
     }
     if !table.is_valid() {

@@ -6,6 +6,7 @@ use crate::ratelimit::{BucketConfig, KeyedRateLimiter};
 
 /// A request in the count of one key. Dropping it leaves the request counted.
 #[derive(Debug)]
+#[must_use = "a request that is not given back stays counted"]
 pub(super) struct Count {
     limiter: KeyedRateLimiter<[u8; 32]>,
     key: [u8; 32],

@@ -29,6 +29,7 @@ pub(super) struct FailedLogins {
 
 /// The counts of a login that has not ended. A login that is not settled counts as failed.
 #[derive(Debug, Default)]
+#[must_use = "a login that is not settled counts as failed"]
 pub(super) struct PendingLogin(Vec<Count>);
 
 impl FailedLogins {

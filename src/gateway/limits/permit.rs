@@ -19,10 +19,15 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Takes back what the request counted as for SLAS, because it is not sent.
+    /// Takes back what the request counted as for SLAS, because it is not sent and takes nothing from the organization's budget.
     pub(super) fn give_back(&mut self) {
-        std::mem::take(&mut self.login).settle(false);
+        self.give_back_login();
         self.slas_call.take().into_iter().for_each(Count::give_back);
+    }
+
+    /// Takes back the login attempt, because it is not sent.
+    pub(in crate::gateway) fn give_back_login(&mut self) {
+        std::mem::take(&mut self.login).settle(false);
     }
 
     /// Releases the concurrency permit.
