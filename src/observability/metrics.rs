@@ -5,15 +5,19 @@
 //! the first event is an increase.
 
 mod request_counter;
+mod sample;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, proto::MetricType,
+    TextEncoder,
 };
 
-pub use self::request_counter::{RequestCounter, RequestLabels};
+pub use self::{
+    request_counter::{RequestCounter, RequestLabels},
+    sample::Sample,
+};
 use crate::connect_failure::ConnectFailure;
 
 /// The prefix of every metric name.
@@ -131,29 +135,6 @@ impl CertificateExpiry {
     pub const NO_TENANT: &str = "none";
 }
 
-/// The current value of one series of the registry.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    labels: BTreeMap<String, String>,
-    /// The value.
-    pub value: f64,
-}
-
-impl Sample {
-    /// Returns the value of a label, or an empty string if the label is absent, as in Prometheus.
-    #[must_use]
-    pub fn label(&self, name: &str) -> &str {
-        self.labels.get(name).map_or("", String::as_str)
-    }
-
-    /// Returns the value as a count.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and not negative")]
-    pub fn count(&self) -> u64 {
-        self.value.max(0.0) as u64
-    }
-}
-
 impl Metrics {
     /// Registers all metrics in a new registry.
     ///
@@ -182,31 +163,19 @@ impl Metrics {
             &["service", "flow"],
         )?;
         registry.register(Box::new(token_exchange_duration.clone()))?;
-        let sessions = IntGauge::new("sessions", "Sessions that the gateway holds")?;
-        registry.register(Box::new(sessions.clone()))?;
-        let ready = IntGauge::new("ready", "1 if load balancers should send requests to this gateway")?;
-        registry.register(Box::new(ready.clone()))?;
-        let store_up = IntGauge::new("store_up", "1 if the session store works, for writes too")?;
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let store_up = gauge("store_up", "1 if the session store works, for writes too")?;
         store_up.set(1);
-        registry.register(Box::new(store_up.clone()))?;
-        let store_key_mismatch = IntGauge::new(
-            "store_key_mismatch",
-            "1 if the session store belongs to gateways with another encryption key",
-        )?;
-        registry.register(Box::new(store_key_mismatch.clone()))?;
         // Starts at 0, so the first event is an increase.
         let labelled_counters = |name: &str, help: &str, label: &str, values: &[&str]| {
             let metric = counters(name, help, &[label])?;
             values.iter().for_each(|value| metric.with_label_values(&[value]).inc_by(0));
             Ok::<_, prometheus::Error>(metric)
         };
-        let config_last_reload_success = IntGauge::new(
-            "config_last_reload_success_timestamp_seconds",
-            "Time at which the current configuration was loaded, seconds since 1970",
-        )?;
-        registry.register(Box::new(config_last_reload_success.clone()))?;
-        let connections = IntGauge::new("connections", "Open client connections")?;
-        registry.register(Box::new(connections.clone()))?;
         let audit_lines_left_out =
             IntCounter::new("audit_lines_left_out_total", "Audit lines of rejected requests that were left out")?;
         registry.register(Box::new(audit_lines_left_out.clone()))?;
@@ -286,7 +255,7 @@ impl Metrics {
                 "Lookups of tokens that the gateway holds",
                 &["kind", "result"],
             )?,
-            sessions,
+            sessions: gauge("sessions", "Sessions that the gateway holds")?,
             slas_rate_limit_remaining: gauges(
                 "slas_rate_limit_remaining",
                 "Requests that SLAS still accepts in the current minute",
@@ -299,17 +268,23 @@ impl Metrics {
                 "outcome",
                 &["ok", "failed"],
             )?,
-            config_last_reload_success,
-            ready,
+            config_last_reload_success: gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "Time at which the current configuration was loaded, seconds since 1970",
+            )?,
+            ready: gauge("ready", "1 if load balancers should send requests to this gateway")?,
             store_up,
-            store_key_mismatch,
+            store_key_mismatch: gauge(
+                "store_key_mismatch",
+                "1 if the session store belongs to gateways with another encryption key",
+            )?,
             certificate_expiry: gauges(
                 CERTIFICATE_EXPIRY,
                 "Expiry of certificates and revocation lists, seconds since 1970",
                 &["certificate", "tenant"],
             )?,
             audit_lines_left_out,
-            connections,
+            connections: gauge("connections", "Open client connections")?,
             connections_closed: labelled_counters(
                 "connections_closed_total",
                 "Client connections closed because of their behaviour or a limit",
@@ -349,19 +324,8 @@ impl Metrics {
     #[must_use]
     pub fn samples(&self, name: &str) -> Vec<Sample> {
         let families = self.registry.gather();
-        let series = families.iter().filter(|family| family.name().strip_prefix(PREFIX) == Some(name));
-        let series =
-            series.flat_map(|family| family.get_metric().iter().map(move |one| (family.get_field_type(), one)));
-        let samples = series.filter_map(|(kind, one)| {
-            let value = match kind {
-                MetricType::GAUGE => one.get_gauge().get_value(),
-                MetricType::COUNTER => one.get_counter().get_value(),
-                _ => return None,
-            };
-            let labels = one.get_label().iter().map(|label| (label.name().to_owned(), label.value().to_owned()));
-            Some(Sample { labels: labels.collect(), value })
-        });
-        samples.collect()
+        let named = families.iter().filter(|family| family.name().strip_prefix(PREFIX) == Some(name));
+        named.flat_map(Sample::of_family).collect()
     }
 
     /// Sets the expiry of these certificates, and removes those of earlier configurations.
