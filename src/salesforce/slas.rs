@@ -3,21 +3,24 @@
 //! Each method is one HTTP call, or two while a client secret is being rotated. Request bodies are forms, and `channel_id` is the
 //! site.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod authorization_code;
+mod client_credentials;
+mod rejected_clients;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
-use parking_lot::Mutex;
+use http::{HeaderMap, StatusCode};
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
+use self::rejected_clients::RejectedClients;
+pub use self::{
+    authorization_code::AuthorizationCode,
+    client_credentials::{AGENT_CLIENT_AUTH, CLIENT_AUTH, bare_credentials, basic_credentials},
+};
 use super::{
     error::SalesforceError,
     guard::{CallGuard, Priority},
@@ -28,17 +31,8 @@ use super::{
 };
 use crate::{
     config::SlasClient,
-    correlation,
-    types::{ClientId, OrganizationId, SiteId, Usid},
+    types::{OrganizationId, SiteId, Usid},
 };
-
-/// The header of a private client's credentials where `Authorization` holds the shopper's (`/login`, `/authorize`).
-pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth");
-/// The header of a private client's credentials where `Authorization` holds the agent's (`/trusted-agent/token`).
-pub const AGENT_CLIENT_AUTH: HeaderName = HeaderName::from_static("_sfdc_client_auth");
-
-/// Minimum time between two log lines about the same rejected client.
-const REJECTED_CLIENT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The status of `/passwordless/login` for a login id without a shopper.
 pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
@@ -48,8 +42,7 @@ pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 pub struct Slas {
     transport: Transport,
     base: String,
-    /// When the log last reported each rejected client of the configuration.
-    rejected_clients: Arc<Mutex<HashMap<ClientId, Instant>>>,
+    rejected_clients: Arc<RejectedClients>,
 }
 
 /// A shopper's login id and password. The gateway never stores or logs them.
@@ -59,13 +52,6 @@ pub struct ShopperCredentials {
     pub login: SecretString,
     /// The password.
     pub password: SecretString,
-}
-
-/// A single-use authorization code, with the usid that SLAS sent with it.
-#[derive(Debug)]
-pub struct AuthorizationCode {
-    code: SecretString,
-    usid: Option<Usid>,
 }
 
 /// A token response (`TokenResponse`), without the fields that the gateway does not use.
@@ -111,11 +97,7 @@ impl Slas {
             ("hint", "guest"),
             ("code_challenge", pkce.challenge()),
         ]);
-        let kind = slas_call("authorize_guest", Priority::Login);
-        let code = |response: &Response| authorization_code(response, &client.redirect_uri);
-        let outcome = self.transport.exchange(kind, with_strict_auth(request, client), code).await;
-        self.report_rejected_client(client, outcome.as_ref().err().filter(|error| error.is_client_rejected()));
-        outcome
+        self.code("authorize_guest", client, request, SalesforceError::is_client_rejected).await
     }
 
     /// `POST /login`: returns a registered shopper's code.
@@ -140,13 +122,9 @@ impl Slas {
                 ("redirect_uri", &client.redirect_uri),
                 ("code_challenge", pkce.challenge()),
             ]);
-        let code = |response: &Response| authorization_code(response, &client.redirect_uri);
-        let kind = slas_call("login", Priority::Login);
-        let outcome = self.transport.exchange(kind, with_strict_auth(request, client), code).await;
         // A 401 concerns the shopper's password, not the client.
-        let is_rejected = |error: &&SalesforceError| error.is_client_rejected() && !error.is_password_rejected();
-        self.report_rejected_client(client, outcome.as_ref().err().filter(is_rejected));
-        outcome
+        let is_client_rejected = |error: &SalesforceError| error.is_client_rejected() && !error.is_password_rejected();
+        self.code("login", client, request, is_client_rejected).await
     }
 
     /// `POST /token` with `authorization_code_pkce`: returns the tokens for a code. A private client sends its secret and the
@@ -302,6 +280,34 @@ impl Slas {
         self.transport.guard()
     }
 
+    /// Sends a request that SLAS answers by a redirect with a code.
+    async fn code(
+        &self,
+        flow: &'static str,
+        client: &SlasClient,
+        request: RequestBuilder,
+        is_client_rejected: impl Fn(&SalesforceError) -> bool,
+    ) -> Result<AuthorizationCode, SalesforceError> {
+        let read = |response: &Response| authorization_code::from_redirect(response, &client.redirect_uri);
+        let kind = slas_call(flow, Priority::Login);
+        let outcome = self.transport.exchange(kind, with_strict_auth(request, client), read).await;
+        self.reported(client, outcome, is_client_rejected)
+    }
+
+    /// Reports a rejection of the client.
+    fn reported<T>(
+        &self,
+        client: &SlasClient,
+        outcome: Result<T, SalesforceError>,
+        is_client_rejected: impl Fn(&SalesforceError) -> bool,
+    ) -> Result<T, SalesforceError> {
+        outcome.inspect_err(|error| {
+            if is_client_rejected(error) {
+                self.rejected_clients.report(&self.transport, client, error);
+            }
+        })
+    }
+
     async fn token(
         &self,
         kind: CallKind,
@@ -332,27 +338,7 @@ impl Slas {
             (Err(error), Some(previous)) if error.is_client_rejected() => request_token(Some(previous)).await,
             _ => outcome,
         };
-        self.report_rejected_client(client, outcome.as_ref().err().filter(|error| error.is_client_rejected()));
-        outcome
-    }
-
-    /// Counts and logs that SLAS rejects a configured client. This is a configuration error that only the operator can fix.
-    fn report_rejected_client(&self, client: &SlasClient, error: Option<&SalesforceError>) {
-        let Some(error) = error else { return };
-        let organization = self.guard().name();
-        self.transport.metrics().slas_client_refusals.with_label_values(&[organization, client.id.as_str()]).inc();
-        let now = Instant::now();
-        let mut logged = self.rejected_clients.lock();
-        if logged.get(&client.id).is_some_and(|at| now - *at < REJECTED_CLIENT_LOG_INTERVAL) {
-            return;
-        }
-        logged.insert(client.id.clone(), now);
-        let correlation_id = correlation::current_text();
-        tracing::error!(
-            organization, client = %client.id, %error, correlation_id,
-            "SLAS rejected a configured client: its secret, redirect URI, site or grants are not those registered; \
-             see tenants.slas_clients"
-        );
+        self.reported(client, outcome, SalesforceError::is_client_rejected)
     }
 
     fn url(&self, path: &str) -> String {
@@ -377,105 +363,5 @@ fn with_strict_auth(request: RequestBuilder, client: &SlasClient) -> RequestBuil
     match &client.secret {
         Some(secret) if client.strict_client_auth => request.header(CLIENT_AUTH, bare_credentials(&client.id, secret)),
         _ => request,
-    }
-}
-
-/// Returns `base64(clientId:clientSecret)` without the scheme `Basic`.
-#[must_use]
-pub fn bare_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
-    credentials("", client_id, secret)
-}
-
-/// Returns the value of `Authorization` for Basic credentials (RFC 7617).
-#[must_use]
-pub fn basic_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
-    credentials("Basic ", client_id, secret)
-}
-
-fn credentials(scheme: &str, client_id: &ClientId, secret: &SecretString) -> HeaderValue {
-    let encoded = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
-    // Base64's alphabet is always a valid header value.
-    let mut value = HeaderValue::from_str(&format!("{scheme}{encoded}")).unwrap_or(HeaderValue::from_static(""));
-    value.set_sensitive(true);
-    value
-}
-
-/// Reads the code from the `Location` of a 303, which the gateway never follows.
-fn authorization_code(response: &Response, redirect_uri: &str) -> Result<AuthorizationCode, SalesforceError> {
-    if response.status != StatusCode::SEE_OTHER && response.status != StatusCode::FOUND {
-        return Err(SalesforceError::from_response(response));
-    }
-    let expected =
-        Url::parse(redirect_uri).map_err(|_| SalesforceError::malformed("the configured redirect URI is no URL"))?;
-    let location =
-        location(&response.headers, &expected).ok_or(SalesforceError::malformed("redirect without Location"))?;
-    if (location.origin(), location.scheme(), location.path())
-        != (expected.origin(), expected.scheme(), expected.path())
-    {
-        return Err(SalesforceError::malformed("redirect to another address than the client's redirect URI"));
-    }
-    let mut code = None;
-    let mut usid = None;
-    for (name, value) in location.query_pairs() {
-        match name.as_ref() {
-            "code" => code = Some(SecretString::from(value.into_owned())),
-            "usid" => usid = value.parse().ok(),
-            "error" => {
-                return Err(SalesforceError::Rejected {
-                    status: StatusCode::BAD_REQUEST,
-                    code: "authorization_refused".into(),
-                });
-            }
-            _ => {}
-        }
-    }
-    let code = code.filter(|code| !code.expose_secret().is_empty());
-    Ok(AuthorizationCode { code: code.ok_or(SalesforceError::malformed("redirect without a code"))?, usid })
-}
-
-/// Resolves `Location` (RFC 9110, 10.2.2) against the redirect URI, the only address that SLAS received.
-fn location(headers: &HeaderMap, redirect_uri: &Url) -> Option<Url> {
-    redirect_uri.join(headers.get(LOCATION)?.to_str().ok()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const REDIRECT_URI: &str = "http://localhost:3000/callback";
-
-    fn redirect(status: u16, location: &'static str) -> Response {
-        let mut headers = HeaderMap::new();
-        headers.insert(LOCATION, HeaderValue::from_static(location));
-        Response { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::new() }
-    }
-
-    #[test]
-    fn code_is_read_from_redirect_location() {
-        let code =
-            authorization_code(&redirect(303, "http://localhost:3000/callback?usid=u-1&code=c%2B1"), REDIRECT_URI)
-                .unwrap();
-        assert_eq!(code.code.expose_secret(), "c+1");
-        assert_eq!(code.usid.unwrap().as_str(), "u-1");
-        for relative in ["/callback?code=c", "callback?code=c", "?code=c", "//localhost:3000/callback?code=c"] {
-            assert!(authorization_code(&redirect(303, relative), REDIRECT_URI).is_ok(), "{relative}");
-        }
-    }
-
-    #[test]
-    fn redirect_to_other_address_or_without_code_is_rejected() {
-        for (status, location) in [
-            (303, "http://evil.example/callback?code=c"),
-            (303, "http://localhost:3000/other?code=c"),
-            (303, "http://localhost:3000/callback?usid=u"),
-            (303, "http://localhost:3000/callback?code="),
-            (303, "http://localhost:3000/callback?error=access_denied&code=c"),
-            (303, "//evil.example/callback?code=c"),
-            (303, "/other?code=c"),
-            (303, "https:callback?code=c"),
-            (200, "http://localhost:3000/callback?code=c"),
-        ] {
-            assert!(authorization_code(&redirect(status, location), REDIRECT_URI).is_err(), "{status} {location}");
-        }
     }
 }

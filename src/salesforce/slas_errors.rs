@@ -9,50 +9,40 @@ const INVALID_GRANT: &str = "invalid_grant";
 /// The configured SLAS client is unknown, has another secret, or lacks a permission.
 const INVALID_CLIENT: &str = "invalid_client";
 
-/// One error: its `error` (empty for any), a part of its sentence in lower case, and the code.
-struct Rule {
-    error: &'static str,
-    sentence: &'static str,
-    code: &'static str,
-}
-
-const fn rule(error: &'static str, sentence: &'static str, code: &'static str) -> Rule {
-    Rule { error, sentence, code }
-}
-
-/// The first matching rule applies. The sentence is `error_description`, or `message` in older responses.
-const RULES: [Rule; 16] = [
+/// The value of `error` (empty for any), a part of the sentence in lower case, and the code. The first matching row applies. The
+/// sentence is `error_description`, or `message` in older responses.
+const CODES: [(&str, &str, &str); 16] = [
     // RFC 6749, 5.2: about the client, regardless of the sentence.
-    rule(INVALID_CLIENT, "", INVALID_CLIENT),
-    rule("unauthorized_client", "", INVALID_CLIENT),
+    (INVALID_CLIENT, "", INVALID_CLIENT),
+    ("unauthorized_client", "", INVALID_CLIENT),
     // Published, `auth` 1.50.0, revokeToken; getAccessToken responds the same to an invalid refresh token.
-    rule("invalid_request", "bad or missing refresh token", INVALID_GRANT),
+    ("invalid_request", "bad or missing refresh token", INVALID_GRANT),
     // Older responses of getAccessToken, reported by storefronts.
-    rule("", "invalid refresh_token", INVALID_GRANT),
-    rule("", "invalid refresh token", INVALID_GRANT),
-    rule("", "refresh token expired", INVALID_GRANT),
-    rule("", "refresh token is expired", INVALID_GRANT),
+    ("", "invalid refresh_token", INVALID_GRANT),
+    ("", "invalid refresh token", INVALID_GRANT),
+    ("", "refresh token expired", INVALID_GRANT),
+    ("", "refresh token is expired", INVALID_GRANT),
     // The shopper has changed the password.
-    rule("", "credentials changed after token was issued", INVALID_GRANT),
+    ("", "credentials changed after token was issued", INVALID_GRANT),
     // Published, authenticateCustomer, getAccessToken, getTrustedSystemAccessToken, logoutCustomer, revokeToken.
-    rule("invalid_request", "bad or missing client_id", INVALID_CLIENT),
+    ("invalid_request", "bad or missing client_id", INVALID_CLIENT),
     // The same form for configured values: site, redirect URI and grant.
-    rule("invalid_request", "bad or missing channel_id", INVALID_CLIENT),
-    rule("invalid_request", "bad or missing redirect_uri", INVALID_CLIENT),
-    rule("invalid_request", "bad or missing grant_type", INVALID_CLIENT),
-    rule("invalid_request", "tenant id exception", INVALID_CLIENT),
+    ("invalid_request", "bad or missing channel_id", INVALID_CLIENT),
+    ("invalid_request", "bad or missing redirect_uri", INVALID_CLIENT),
+    ("invalid_request", "bad or missing grant_type", INVALID_CLIENT),
+    ("invalid_request", "tenant id exception", INVALID_CLIENT),
     // RFC 6749, 5.2.
-    rule("unsupported_grant_type", "", INVALID_CLIENT),
-    rule("invalid_scope", "", "invalid_scope"),
-    rule(INVALID_GRANT, "", INVALID_GRANT),
+    ("unsupported_grant_type", "", INVALID_CLIENT),
+    ("invalid_scope", "", "invalid_scope"),
+    (INVALID_GRANT, "", INVALID_GRANT),
 ];
 
-/// Returns the code of an error response, or `None` if no rule matches.
+/// Returns the code of an error response, or `None` if no row matches.
 #[must_use]
 pub(super) fn code(error: &str, sentence: &str) -> Option<&'static str> {
     let (error, sentence) = (error.to_ascii_lowercase(), sentence.to_ascii_lowercase());
-    let matches = |rule: &&Rule| (rule.error.is_empty() || rule.error == error) && sentence.contains(rule.sentence);
-    RULES.iter().find(matches).map(|rule| rule.code)
+    let row = CODES.iter().find(|row| (row.0.is_empty() || row.0 == error) && sentence.contains(row.1));
+    row.map(|(_, _, code)| *code)
 }
 
 #[cfg(test)]
