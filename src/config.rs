@@ -15,6 +15,7 @@ mod environment;
 mod file;
 mod load;
 mod merge;
+mod origin_pattern;
 mod partial;
 mod permissions;
 mod renamed_keys;
@@ -27,14 +28,15 @@ mod validate;
 
 pub use diagnostics::{CheckReport, ConfigErrors, Diagnostic};
 pub use load::Loaded;
+pub use origin_pattern::{InvalidOrigin, OriginPattern};
 use partial::PartialSlasClient;
 pub use partial::{PartialCaller, PartialPolicy, PartialRoute, PartialSettings, PartialTenant, PartialTls};
 pub use permissions::{ensure_trusted, ensure_trusted_dir};
 pub use schema::schema;
 pub use settings::{
-    AccountManager, AddressLimits, Admin, Caller, CallerIdentity, DeprecatedLogins, Keys, Limits, Load, Log, LogFormat,
-    Logins, NetworkLimits, Policy, PolicyMode, RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology, Route,
-    RouteSecurity, Server, Sessions, Settings, SlasCalls, SlasClient, Store, Tenant, Timeouts, Tls, Traces,
-    UnknownOperations,
+    AccountManager, AddressLimits, Admin, AllowedOrigin, Caller, CallerIdentity, DeprecatedLogins, Keys, Limits, Load,
+    Log, LogFormat, Logins, NetworkLimits, Policy, PolicyMode, RedisAddress, RedisLogin, RedisStore, RedisTls,
+    RedisTopology, Route, RouteSecurity, Server, Sessions, Settings, SlasCalls, SlasClient, Store, Tenant, Timeouts,
+    Tls, Traces, UnknownOperations,
 };
 pub use validate::{is_log_filter, is_loopback};

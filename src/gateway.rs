@@ -1,8 +1,9 @@
 //! The pipeline: one request in, one decision out.
 //!
-//! [`Gateway`] has five methods, in the order of a request's life: [`route`](Gateway::route), [`handle`](Gateway::handle),
-//! [`body_complete`](Gateway::body_complete), [`retry_after_401`](Gateway::retry_after_401) and
-//! [`response_received`](Gateway::response_received). Each stage is a type with the state that it needs, and no stage imports
+//! [`Gateway`] has these methods, in the order of a request's life: [`respond_without_route`](Gateway::respond_without_route),
+//! [`route`](Gateway::route), [`note_form`](Gateway::note_form), [`handle`](Gateway::handle),
+//! [`body_complete`](Gateway::body_complete), [`retry_after_401`](Gateway::retry_after_401),
+//! [`response_received`](Gateway::response_received) and [`cors_edits`](Gateway::cors_edits). Each stage is a type with the state that it needs, and no stage imports
 //! another one. No stage sees a socket: a request comes as a value and leaves as a [`Decision`].
 
 mod audit_line;
@@ -11,6 +12,7 @@ pub mod authorization_header;
 mod authz;
 pub mod callers;
 pub mod client_cert;
+pub mod cors;
 pub mod credential;
 pub mod decision;
 pub mod error;
@@ -35,22 +37,24 @@ pub mod validate;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, request::Parts};
+use http::{HeaderMap, Method, StatusCode, header::ALLOW, request::Parts};
 
 use self::{
     audit_line::PendingAuditLine,
     authn::Authenticator,
     authorization_header::Authorization,
+    cors::{Cors, ResponseSource},
     credential::{Source, UpstreamCredential},
     decision::{Decision, Forward},
     error::GatewayError,
+    headers::HeaderEdits,
     identity::{Grant, Identity},
     legacy::{LegacyLogins, LoginCredentials},
     limits::{LoginCost, RateLimits},
-    policy::{Operation, OperationKind},
+    policy::{Methods, Operation, OperationKind},
     request::{Request, RequiredBody, Route, RoutedRequest},
     response::LocalResponse,
-    router::Router,
+    router::{PublishedPath, Router},
     slas::SlasRoutes,
     tenant::Tenants,
     upstream_auth::UpstreamAuth,
@@ -67,6 +71,8 @@ use crate::{
 pub struct Stages {
     /// Finds the route.
     pub router: Router,
+    /// Decides about requests of pages from other origins.
+    pub cors: Cors,
     /// Limits rates, concurrency and load.
     pub limits: Arc<RateLimits>,
     /// Establishes the sender.
@@ -110,9 +116,62 @@ impl Gateway {
         Ok(route)
     }
 
+    /// Returns the response to a request that needs no route: `OPTIONS`, and the end of a browser login. `None` for all others.
+    ///
+    /// # Errors
+    /// The errors of `Router::route`; [`GatewayError::OriginsNotConfigured`] and [`GatewayError::OriginNotAllowed`] for a preflight;
+    /// [`GatewayError::MethodNotAllowed`].
+    pub fn respond_without_route(&self, head: &Parts) -> Result<Option<LocalResponse>, GatewayError> {
+        if self.stages.cors.is_callback(head) {
+            return self.callback(head).map(Some);
+        }
+        if head.method != Method::OPTIONS {
+            return Ok(None);
+        }
+        let published = self.stages.router.published(head);
+        let PublishedPath { organization, methods, is_in_table } =
+            published.inspect_err(|_| self.stages.cors.count_failed_preflight(head))?;
+        let preflight = self.stages.cors.preflight(head, Some(&organization), methods)?;
+        Ok(preflight.or_else(|| is_in_table.then(|| options_response(methods))))
+    }
+
+    fn callback(&self, head: &Parts) -> Result<LocalResponse, GatewayError> {
+        self.stages.router.check_head(head)?;
+        let methods = Methods::read_only();
+        match head.method {
+            Method::GET | Method::HEAD => Ok(cors::callback_response()),
+            Method::OPTIONS => {
+                let preflight = self.stages.cors.preflight(head, None, methods)?;
+                Ok(preflight.unwrap_or_else(|| options_response(methods)))
+            }
+            _ => Err(GatewayError::MethodNotAllowed(methods)),
+        }
+    }
+
+    /// Notes the site that the form of a request names, where the allowed origins depend on the site.
+    pub fn note_form(&self, route: &mut Route, head: &Parts, body: &[u8]) {
+        if self.stages.cors.needs_form(route, head) {
+            route.channel = cors::site_in_form(head, body);
+        }
+    }
+
+    /// Returns the edits of a response's header fields that let pages of allowed origins read it. `None` if the request's tenant
+    /// allows no origins.
+    #[must_use]
+    pub fn cors_edits(
+        &self,
+        head: &Parts,
+        route: Option<&Route>,
+        response: &HeaderMap,
+        source: ResponseSource,
+    ) -> Option<HeaderEdits> {
+        self.stages.cors.response_edits(head, route, response, source)
+    }
+
     fn needs_slas_body(&self, route: &Route, head: &Parts) -> bool {
         let tenant = self.tenants.get(&route.organization);
         RateLimits::needs_body(route, &head.method)
+            || head.method == Method::POST && form::is_form(&head.headers) && self.stages.cors.needs_form(route, head)
             || tenant.is_some_and(|tenant| SlasRoutes::needs_form(tenant, route, head))
     }
 
@@ -403,6 +462,13 @@ impl Gateway {
             Box::pin(self.stages.slas.complete_logout(logout)).await;
         }
     }
+}
+
+/// Returns the response to `OPTIONS` (RFC 9110, 9.3.7).
+fn options_response(methods: Methods) -> LocalResponse {
+    let mut response = LocalResponse::empty(StatusCode::NO_CONTENT);
+    response.headers.insert(ALLOW, methods.allow());
+    response
 }
 
 /// Notes the rejection of a sender that wanted to act as a trusted system.

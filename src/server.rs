@@ -58,6 +58,7 @@ use self::{
 use crate::{
     connect_failure::ConnectFailure,
     gateway::{
+        cors::ResponseSource,
         error::{GatewayError, TooLargePart},
         headers::is_framed_once,
         problem,
@@ -240,6 +241,7 @@ impl ProxyHttp for Proxy {
             context.runtime.gateway.response_received(route, forward, received).await;
         }
         header_edits::edit_final_response(response, context)?;
+        header_edits::edit_cors(session, response, context, ResponseSource::Upstream)?;
         context.status = Some(response.status);
         context.record_response(began, &self.metrics);
         Ok(())

@@ -232,7 +232,8 @@ fn schema_describes_every_key() {
     }
     let timeouts = &schema["$defs"]["Timeouts"]["properties"];
     assert_eq!((&timeouts["upstream"]["default"], &timeouts["drain"]["default"]), (&"10s".into(), &"25s".into()));
-    assert!(!schema.to_string().contains("null"), "TOML has no null");
+    assert!(!schema.to_string().contains("\"null\""), "TOML has no type null");
+    assert!(!schema.to_string().contains(":null"), "TOML has no null");
 }
 
 #[test]
@@ -924,6 +925,100 @@ fn insecure_values_cause_warnings() {
     }
     assert_eq!(warned(&format!("{MINIMAL}[admin]\nlisten = '0.0.0.0:9090'")), ["admin.listen"]);
     assert_eq!(warned(&with_secret("'literal'")), ["tenants[0].slas_clients[0].client_secret"]);
+}
+
+/// A configuration with this table of `[[tenants.origins]]`.
+fn with_origin(table: &str) -> String {
+    format!("{MINIMAL}\n[[tenants.origins]]\n{table}\n")
+}
+
+#[test]
+fn origins_are_parsed_with_their_defaults() {
+    let settings = load(&with_origin("origin = 'https://www.shop.example'"), &[]).unwrap().settings;
+    let [origin] = settings.tenants[0].origins.as_slice() else { panic!("{:?}", settings.tenants[0].origins) };
+    assert!(origin.pattern.matches(b"https://www.shop.example") && !origin.credentials && !origin.private_network);
+    assert_eq!((origin.max_age, origin.sites.len(), origin.headers.len()), (Duration::from_secs(7200), 0, 0));
+    let all = with_origin(
+        "origin = 'http://localhost:*'\nsites = ['RefArch']\ncredentials = true\nmax_age = '24h'\nheaders = ['X-A', 'x-b']\n\
+         private_network = true",
+    );
+    let loaded = load(&all, &[]).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let origin = &loaded.settings.tenants[0].origins[0];
+    assert!(origin.credentials && origin.private_network);
+    assert_eq!(origin.headers, ["x-a", "x-b"]);
+}
+
+#[test]
+fn origin_that_matches_no_page_or_too_many_is_rejected_with_its_remedy() {
+    for (origin, remedy) in [
+        ("*", "name each origin"),
+        ("null", "name the origin of the page"),
+        ("https://www.shop.example/", "without a slash"),
+        ("https://www.shop.example/de", "must not have a path"),
+        ("https://WWW.shop.example", "lower case"),
+        ("https://www.shop.example:443", "remove the port"),
+        ("https://www.shop.example:*", "name the port"),
+        ("https://*.*.shop.example", "as the first label of the host"),
+        ("https://*.example", "name a host that is yours"),
+        ("https://user:PLANTED@www.shop.example", "must not have a user or password"),
+        ("www.shop.example", "expected scheme, host and optional port"),
+    ] {
+        let found = errors(&with_origin(&format!("origin = '{origin}'")), &[]);
+        let [only] = found.as_slice() else { panic!("{origin}: {found:?}") };
+        assert!(only.starts_with("tenants[0].origins[0].origin: ") && only.contains(remedy), "{origin}: {only}");
+        assert!(!only.contains("PLANTED"), "{only}");
+    }
+}
+
+#[test]
+fn origins_with_other_faults_are_rejected() {
+    for (table, expected) in [
+        ("sites = ['RefArch']", "tenants[0].origins[0].origin: missing"),
+        ("origin = 'https://a.shop.example'\nsites = ['RefArhc']", "did you mean RefArch?"),
+        ("origin = 'https://a.shop.example'\nmax_age = '25h'", "must be at most 1day"),
+        ("origin = 'https://a.shop.example'\nmax_age = '2'", "tenants[0].origins[0].max_age: not a duration"),
+        ("origin = 'https://a.shop.example'\nheaders = ['x-*']", "tenants[0].origins[0].headers[0]: * is no name"),
+        ("origin = 'https://a.shop.example'\nheaders = ['x y']", "tenants[0].origins[0].headers[0]: not the name"),
+        ("origin = 'https://a.shop.example'\ncredential = true", "did you mean `credentials`?"),
+        (
+            "origin = 'https://a.shop.example'\n[[tenants.origins]]\norigin = 'https://a.shop.example'\nsites = ['RefArch']",
+            "tenants[0].origins[1].origin: the same as origins[0].origin",
+        ),
+    ] {
+        let found = errors(&with_origin(table), &[]);
+        assert!(found.iter().any(|error| error.contains(expected)), "{expected}: {found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+}
+
+#[test]
+fn origins_of_strangers_and_missing_origins_cause_warnings() {
+    let warned =
+        |text: &str| -> Vec<String> { load(text, &[]).unwrap().warnings.iter().map(ToString::to_string).collect() };
+    for (origin, words) in [
+        ("http://www.shop.example", "serve the pages over https"),
+        ("https://*.vercel.app", "anyone can get a host below this domain"),
+        ("https://*.co.uk", "anyone can get a host below this domain"),
+        ("https://*.mobify-storefront.com", "anyone can get a host below this domain"),
+    ] {
+        let found = warned(&with_origin(&format!("origin = '{origin}'")));
+        let [only] = found.as_slice() else { panic!("{origin}: {found:?}") };
+        assert!(only.starts_with("tenants[0].origins[0].origin: ") && only.contains(words), "{origin}: {only}");
+    }
+    for origin in ["https://*.shop.example", "http://localhost:3000", "https://shop-git-main.vercel.app"] {
+        assert_eq!(warned(&with_origin(&format!("origin = '{origin}'"))), [""; 0], "{origin}");
+    }
+    let client = |redirect_uri: &str, more: &str| {
+        format!("{MINIMAL}{more}\n[[tenants.slas_clients]]\nclient_id = 'c1'\nredirect_uri = '{redirect_uri}'\n")
+    };
+    let page = "https://www.shop.example/callback";
+    let found = warned(&client(page, ""));
+    let [only] = found.as_slice() else { panic!("{found:?}") };
+    assert!(only.starts_with("tenants[0].origins: missing") && only.contains("[[tenants.origins]]"), "{only}");
+    assert_eq!(warned(&client(page, "origins = []")), [""; 0]);
+    assert_eq!(warned(&client("http://localhost:3000/callback", "")), [""; 0]);
+    assert_eq!(warned(&client("com.shop.app://callback", "")), [""; 0]);
 }
 
 #[test]

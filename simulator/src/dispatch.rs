@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures_util::stream;
 
@@ -30,16 +30,21 @@ pub(crate) async fn handle(
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return into_http(ServiceResponse::empty(StatusCode::PAYLOAD_TOO_LARGE));
     };
-    let request = ReceivedRequest {
+    let mut request = ReceivedRequest {
         method: parts.method,
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         body,
     };
+    let received = request.clone();
+    if request.method == Method::HEAD {
+        // HEAD is GET without the body, which the HTTP library leaves out.
+        request.method = Method::GET;
+    }
     let (service, flow) = service_and_flow(&request);
     let kept = world.behaviour().ledger_entries;
-    let sequence = world.ledger.record(service, &flow, &request, kept);
+    let sequence = world.ledger.record(service, &flow, &received, kept);
     let applied = world.faults.apply(service, &flow, &request.path);
     if applied.delay_ms > 0 {
         tokio::time::sleep(Duration::from_millis(applied.delay_ms)).await;

@@ -22,6 +22,7 @@ use crate::{
     gateway::{
         Gateway, Stages,
         authn::Authenticator,
+        cors::Cors,
         error::RejectionReason,
         legacy::LegacyLogins,
         limits::{RateLimits, client_address::TrustedProxies},
@@ -238,6 +239,7 @@ fn build_gateway(settings: &Settings, shared: &Snapshot, carried: &Carried, on_b
             settings.limits.clone(),
             settings.policy.clone(),
         ),
+        cors: Cors::new(&settings.tenants, &shared.operations, &shared.metrics),
         limits: Arc::clone(&carried.rate_limits),
         authn: Authenticator::new(Arc::clone(&shared.callers), Arc::clone(&shoppers), Arc::clone(&system_tokens)),
         upstream_auth: UpstreamAuth::new(Arc::clone(&sessions), system_tokens, on_behalf, Arc::clone(&audit)),

@@ -155,6 +155,9 @@ pub(super) struct Tenant {
     /// The SLAS clients that deprecated logins and requests on the SLAS paths may use.
     #[serde(default)]
     pub(super) slas_clients: Vec<SlasClient>,
+    /// Web pages that may call the gateway from another origin than the gateway's (CORS). Absent: no browser on another
+    /// origin can use the gateway; an empty list says that this is intended. See docs/BROWSERS.md.
+    pub(super) origins: Option<Vec<Origin>>,
     /// The private SLAS client that obtains tokens on behalf of shoppers. Default: the private client in
     /// `slas_clients`, if there is exactly one.
     #[schemars(with = "Option<value_types::Id>", example = &"22222222-2222-4222-8222-222222222222")]
@@ -224,6 +227,40 @@ pub(super) struct SlasClient {
     /// `caller_rate_limited`. Each gateway counts for itself. Absent: no limit.
     #[schemars(range(min = 1, max = 1_000_000), example = 500)]
     pub(super) requests_per_second: Option<u32>,
+}
+
+/// Web pages that may call the gateway from another origin (CORS). The first entry that allows the origin and the site of
+/// a request applies.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Origin {
+    /// Origin of the pages, exactly as the browser's `location.origin` shows it: scheme, host and port.
+    /// `https://*.shop.example` allows one label below a host, and `http://localhost:*` any port of the browser's own
+    /// machine. `*` and `null` are not possible.
+    #[schemars(required, example = &"https://www.shop.example")]
+    pub(super) origin: Option<String>,
+    /// Sites for which the pages may call, by the `siteId` or `channel_id` of a request. Requests without a site are
+    /// allowed. Empty: all sites of the tenant.
+    #[serde(default)]
+    #[schemars(example = json!(["RefArch"]))]
+    pub(super) sites: List,
+    /// Whether the browser sends cookies, and pages may read the responses to such requests.
+    #[serde(default)]
+    #[schemars(example = false)]
+    pub(super) credentials: bool,
+    /// How long a browser may cache the answer to a preflight. At most 24 hours; Chromium keeps it for 2 hours.
+    #[serde(default = "Origin::max_age")]
+    #[schemars(with = "value_types::Duration", example = &"2h")]
+    pub(super) max_age: String,
+    /// Names of request headers that the pages may send, in addition to those of Salesforce's SDKs and to names that
+    /// begin with `c_`.
+    #[serde(default)]
+    #[schemars(example = json!(["x-experiment"]))]
+    pub(super) headers: List,
+    /// Whether pages of a public network may call the gateway at an address of a private one.
+    #[serde(default)]
+    #[schemars(example = false)]
+    pub(super) private_network: bool,
 }
 
 /// A trusted system. It authenticates by exactly one of `account_manager_client_id`, `certificate_subject` and

@@ -71,6 +71,8 @@ pub(super) struct PartialSlasClient {
     pub(super) id: Option<ClientId>,
     /// Whether the client has a secret, also an unreadable one.
     pub(super) is_private: bool,
+    /// Whether the redirect URI is a web page of another machine.
+    pub(super) redirects_to_page: bool,
     /// `vouch`, as in the file.
     pub(super) vouch: Option<bool>,
     /// The complete client; `None` if it has an error.

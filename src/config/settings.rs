@@ -3,6 +3,7 @@
 mod callers;
 mod limits;
 mod log;
+mod origins;
 mod policy;
 mod server;
 mod sessions;
@@ -12,6 +13,7 @@ mod tenants;
 pub use callers::{Caller, CallerIdentity};
 pub use limits::{AddressLimits, Limits, Load, Logins, NetworkLimits, SlasCalls, Timeouts};
 pub use log::{Log, LogFormat, Traces};
+pub use origins::AllowedOrigin;
 pub use policy::{DeprecatedLogins, Policy, PolicyMode, Route, RouteSecurity, UnknownOperations};
 pub use server::{Admin, Server, Tls};
 pub use sessions::{Keys, Sessions};

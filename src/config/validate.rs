@@ -18,6 +18,7 @@ mod callers;
 mod keys;
 mod limits;
 mod log;
+mod origins;
 mod redis_url;
 mod routes;
 mod store;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{path::PathError, query::QueryError};
+use super::{path::PathError, policy::Methods, query::QueryError};
 use crate::{
     connect_failure::ConnectFailure,
     salesforce::{error::SalesforceError, transport::TransportError},
@@ -49,6 +49,12 @@ pub enum GatewayError {
     /// The trusted system named a shopper of another identity provider than B2C Commerce, whom SLAS would create. Its entry in
     /// `[[callers]]` does not allow that.
     CallerMayNotCreateShoppers,
+    /// The page of a preflight is of an origin that the tenant does not allow.
+    OriginNotAllowed,
+    /// A preflight for a tenant that allows no origins.
+    OriginsNotConfigured,
+    /// The policy table has the path with these other methods.
+    MethodNotAllowed(Methods),
     /// The gateway does not offer the operation.
     OperationNotAllowed,
     /// The policy table has no such operation, or the organization is not configured.

@@ -4,6 +4,7 @@
 //! - `loader`: the published operations, compiled in from `config/operations`
 //! - `custom_route`: a merchant's own operations
 //! - `trie`, `path_template`: the lookup by path
+//! - `methods`: the methods of one path
 //! - `encoded_slash`: where a path may have an encoded slash
 //! - `slas_paths`: the paths that only operations of SLAS may match
 //! - `glob`: patterns of operation names
@@ -13,6 +14,7 @@ mod encoded_slash;
 mod error;
 mod glob;
 mod loader;
+mod methods;
 mod operation;
 mod path_template;
 pub mod slas_paths;
@@ -26,6 +28,7 @@ pub use self::{
     custom_route::CustomRoute,
     error::{CustomRouteError, RouteError, TableError},
     glob::{InvalidGlob, OperationGlob},
+    methods::Methods,
     operation::{InvalidSecurityKind, Operation, OperationKind, Security, SecurityKind},
     path_template::{InvalidTemplate, Parameter},
 };
@@ -117,6 +120,28 @@ impl Operations {
             Lookup::OtherMethod => Err(RouteError::MethodNotPublished),
             Lookup::Nothing => Err(RouteError::Unknown),
         }
+    }
+
+    /// The methods that are published at a path, and an operation there. `is_published` can hide operations.
+    ///
+    /// # Errors
+    /// [`RouteError::Unknown`] if there is none, [`RouteError::Ambiguous`] if the path has more than one reading.
+    pub fn methods<'m>(
+        &'m self,
+        path: &'m RequestPath<'_>,
+        is_published: impl Fn(&Operation) -> bool,
+    ) -> Result<(Methods, Match<'m>), RouteError> {
+        let mut published = Vec::new();
+        let mut error = RouteError::Unknown;
+        for method in Methods::EACH {
+            match self.find(&method, path) {
+                Ok(found) if is_published(found.operation) => published.push((method, found)),
+                Err(RouteError::Ambiguous(ambiguous)) => error = ambiguous.into(),
+                Ok(_) | Err(RouteError::Unknown | RouteError::MethodNotPublished) => {}
+            }
+        }
+        let (_, first) = published.first().ok_or(error)?;
+        Ok((published.iter().map(|(method, _)| method.clone()).collect(), *first))
     }
 
     /// All operations, sorted by path, then method.

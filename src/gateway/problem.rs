@@ -8,7 +8,7 @@ use std::{borrow::Cow, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ use super::{
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-shopper-gateway-error");
 
 /// All codes. The gateway exports each with the count 0 from the start, so that the first error is an increase.
-pub const CODES: [&str; 27] = [
+pub const CODES: [&str; 29] = [
     "request_ambiguous",
     "request_invalid",
     "credentials_conflicting",
@@ -36,7 +36,9 @@ pub const CODES: [&str; 27] = [
     "scope_missing",
     "caller_not_allowed",
     "operation_not_allowed",
+    "origin_not_allowed",
     "operation_unknown",
+    "method_not_allowed",
     "shopper_unknown",
     "login_conflict",
     "request_too_large",
@@ -103,6 +105,9 @@ pub fn response(error: &GatewayError) -> LocalResponse {
     headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
     if let Some(challenge) = challenge(error, status) {
         headers.insert(WWW_AUTHENTICATE, challenge);
+    }
+    if let GatewayError::MethodNotAllowed(methods) = error {
+        headers.insert(ALLOW, methods.allow());
     }
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after(error))));
@@ -207,6 +212,21 @@ fn template_of(error: &GatewayError) -> ErrorTemplate {
             "caller_not_allowed",
             "SLAS creates unknown shoppers of every identity provider except ecom. This caller is not allowed to create \
              shoppers: its entry in [[callers]] has no create_shoppers in may.",
+        ),
+        GatewayError::OriginNotAllowed => template(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "Pages of this origin are not allowed to call this organization and site. See [[tenants.origins]].",
+        ),
+        GatewayError::OriginsNotConfigured => template(
+            StatusCode::NOT_FOUND,
+            "operation_unknown",
+            "This organization allows no pages of other origins. See [[tenants.origins]].",
+        ),
+        GatewayError::MethodNotAllowed(_) => template(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "No operation of this path has this method. The header Allow lists the methods.",
         ),
         GatewayError::OperationNotAllowed => {
             template(StatusCode::FORBIDDEN, "operation_not_allowed", "The gateway does not offer this operation.")

@@ -55,6 +55,8 @@ pub struct Route {
     pub operation: Option<Arc<Operation>>,
     /// `siteId` of the query.
     pub site: Option<SiteId>,
+    /// `channel_id` of the form, where the allowed origins depend on the site.
+    pub channel: Option<SiteId>,
     /// `clientId` of the query, unverified.
     pub client_id: Option<String>,
     /// Whether the path begins with PWA Kit's prefix. Storefronts leave their client's secret to the proxy there.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
+use http::{Method, request::Parts};
 
 use super::{
     error::GatewayError,
     path::RequestPath,
-    policy::{Operation, OperationKind, Operations, RouteError, slas_paths},
+    policy::{Match, Methods, Operation, OperationKind, Operations, RouteError, slas_paths},
     query::Query,
     request::{RequiredBody, Route},
     tenant::Tenants,
@@ -20,6 +20,17 @@ use crate::{
 
 /// The prefix of PWA Kit's storefronts for SLAS. The rest of the path is SLAS's own.
 const PWA_KIT_PREFIX: &str = "/mobify/slas/private";
+
+/// What is published at a path.
+#[derive(Debug)]
+pub(super) struct PublishedPath {
+    /// The organization that the path names. The configuration has it.
+    pub(super) organization: OrganizationId,
+    /// The methods of its operations.
+    pub(super) methods: Methods,
+    /// Whether the policy table has these operations. Otherwise the configuration lets unknown operations pass.
+    pub(super) is_in_table: bool,
+}
 
 /// Finds the route of a request.
 #[derive(Debug)]
@@ -41,46 +52,31 @@ impl Router {
     ///
     /// # Errors
     /// The errors of [`validate::check_head`]; [`GatewayError::Ambiguous`] if the target has more than one reading;
-    /// [`GatewayError::OperationUnknown`], [`GatewayError::OperationNotAllowed`]; [`GatewayError::RequestInvalid`] if `siteId` is
-    /// invalid. Report mode does not lift them.
+    /// [`GatewayError::OperationUnknown`], [`GatewayError::OperationNotAllowed`], [`GatewayError::MethodNotAllowed`];
+    /// [`GatewayError::RequestInvalid`] if `siteId` is invalid. Report mode does not lift them.
     pub(super) fn route(&self, head: &Parts) -> Result<Route, GatewayError> {
-        validate::check_head(head, &self.limits)?;
+        self.check_head(head)?;
         let received = RequestPath::parse(head.uri.path())?;
         let query = Query::parse(head.uri.query())?;
         let slas_path = received.without_prefix(PWA_KIT_PREFIX);
         let for_storefront = slas_path.is_some();
         let path = slas_path.as_ref().unwrap_or(&received);
 
-        let (operation, organization) = match self.operations.find(&head.method, path) {
+        let (operation, organization) = match self.find(&head.method, path) {
             Ok(found) if slas_paths::is_misplaced(found.operation.kind, path, for_storefront) => {
                 return Err(GatewayError::OperationNotAllowed);
             }
-            Ok(found) => {
-                let organization = match found.parameter("organizationId") {
-                    Some(organization) => organization.parse().ok(),
-                    None => found
-                        .parameter("tenantId")
-                        .and_then(|tenant| tenant.parse().ok())
-                        .map(|tenant| OrganizationId::from_tenant(&tenant)),
-                };
-                (Some(Arc::clone(found.operation)), organization)
-            }
+            Ok(found) => (Some(Arc::clone(found.operation)), organization_of(&found)),
             Err(RouteError::Ambiguous(error)) => return Err(error.into()),
-            Err(RouteError::Unknown | RouteError::MethodNotPublished)
-                if for_storefront || slas_paths::is_slas_path(path) =>
-            {
-                return Err(GatewayError::OperationNotAllowed);
-            }
             Err(RouteError::Unknown | RouteError::MethodNotPublished) => {
-                if self.rejects_unknown_operations() && self.policy.mode == PolicyMode::Enforce {
-                    return Err(GatewayError::OperationUnknown);
+                if !self.forwards_unknown(path, for_storefront) {
+                    let published = self.published_at(path, for_storefront)?;
+                    return Err(GatewayError::MethodNotAllowed(published.methods));
                 }
                 (None, organization_in(path))
             }
         };
-        let organization = organization
-            .filter(|organization| self.tenants.contains_key(organization))
-            .ok_or(GatewayError::OperationUnknown)?;
+        let organization = self.known(organization)?;
         let body_limit = operation.as_ref().and_then(|operation| operation.body_limit).unwrap_or(self.limits.body);
         let upstream_target = slas_path.as_ref().map(|path| match head.uri.query() {
             Some(query) => format!("{}?{query}", path.raw()),
@@ -90,12 +86,70 @@ impl Router {
             operation,
             organization,
             site: site(&query)?,
+            channel: None,
             client_id: query.single("clientId")?.map(|id| id.into_owned()),
             for_storefront,
             upstream_target,
             body_limit: body_limit.max(self.limits.body),
             required_body: RequiredBody::None,
         })
+    }
+
+    /// Validates the head of a request and returns what is published at its path, for any method.
+    ///
+    /// # Errors
+    /// Those of [`Router::route`], apart from the method.
+    pub(super) fn published(&self, head: &Parts) -> Result<PublishedPath, GatewayError> {
+        self.check_head(head)?;
+        let received = RequestPath::parse(head.uri.path())?;
+        Query::parse(head.uri.query())?;
+        let slas_path = received.without_prefix(PWA_KIT_PREFIX);
+        self.published_at(slas_path.as_ref().unwrap_or(&received), slas_path.is_some())
+    }
+
+    /// Validates the head of a request.
+    ///
+    /// # Errors
+    /// The errors of [`validate::check_head`].
+    pub(super) fn check_head(&self, head: &Parts) -> Result<(), GatewayError> {
+        validate::check_head(head, &self.limits)
+    }
+
+    fn published_at(&self, path: &RequestPath<'_>, for_storefront: bool) -> Result<PublishedPath, GatewayError> {
+        let is_published = |operation: &Operation| !slas_paths::is_misplaced(operation.kind, path, for_storefront);
+        match self.operations.methods(path, is_published) {
+            Ok((methods, found)) => {
+                Ok(PublishedPath { organization: self.known(organization_of(&found))?, methods, is_in_table: true })
+            }
+            Err(RouteError::Ambiguous(error)) => Err(error.into()),
+            Err(_) if self.forwards_unknown(path, for_storefront) => Ok(PublishedPath {
+                organization: self.known(organization_in(path))?,
+                methods: Methods::all(),
+                is_in_table: false,
+            }),
+            Err(_) if for_storefront || slas_paths::is_slas_path(path) => Err(GatewayError::OperationNotAllowed),
+            Err(_) => Err(GatewayError::OperationUnknown),
+        }
+    }
+
+    /// Finds the operation of a request. HEAD is GET without the body of its response (RFC 9110, 9.3.2).
+    fn find<'m>(&'m self, method: &Method, path: &'m RequestPath<'_>) -> Result<Match<'m>, RouteError> {
+        match self.operations.find(method, path) {
+            Err(_) if *method == Method::HEAD => self.operations.find(&Method::GET, path),
+            found => found,
+        }
+    }
+
+    /// Whether a request for an operation that the table does not have is forwarded. Paths of SLAS are never open this way.
+    fn forwards_unknown(&self, path: &RequestPath<'_>, for_storefront: bool) -> bool {
+        let is_forwarded = !self.rejects_unknown_operations() || self.is_report_mode();
+        is_forwarded && !for_storefront && !slas_paths::is_slas_path(path)
+    }
+
+    /// The organization of a path, if the configuration has it.
+    fn known(&self, organization: Option<OrganizationId>) -> Result<OrganizationId, GatewayError> {
+        let known = organization.filter(|organization| self.tenants.contains_key(organization));
+        known.ok_or(GatewayError::OperationUnknown)
     }
 
     /// Whether the policy rejects operations that its table does not have.
@@ -116,8 +170,16 @@ impl Router {
     /// Returns the customer that the path of a request names.
     pub(super) fn customer_in_path(&self, head: &Parts) -> Option<String> {
         let path = RequestPath::parse(head.uri.path()).ok()?;
-        let found = self.operations.find(&head.method, &path).ok()?;
+        let found = self.find(&head.method, &path).ok()?;
         ["customerId", "customerNo"].into_iter().find_map(|name| found.parameter(name)).map(str::to_owned)
+    }
+}
+
+/// Returns the organization in the path of a published operation.
+fn organization_of(found: &Match<'_>) -> Option<OrganizationId> {
+    match found.parameter("organizationId") {
+        Some(organization) => organization.parse().ok(),
+        None => found.parameter("tenantId")?.parse().ok().map(|tenant| OrganizationId::from_tenant(&tenant)),
     }
 }
 

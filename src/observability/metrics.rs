@@ -69,6 +69,8 @@ pub struct Metrics {
     pub overhead: Histogram,
     /// Rejections by error code, carried out or only reported.
     pub refusals: IntCounterVec,
+    /// Requests of pages from other origins, by tenant and result.
+    pub cors_requests: IntCounterVec,
     /// Rejections with the code `caller_rejected`, by the reason that the response does not reveal.
     pub caller_rejections: IntCounterVec,
     /// Verifications of shopper tokens, by result.
@@ -217,6 +219,11 @@ impl Metrics {
                 OVERHEAD_BUCKETS,
             )?,
             refusals: counters("refusals_total", "Rejections by error code, carried out or only reported", &["code"])?,
+            cors_requests: counters(
+                "cors_requests_total",
+                "Requests of pages from other origins, of tenants that allow such pages",
+                &["tenant", "result"],
+            )?,
             caller_rejections: counters(
                 "caller_rejections_total",
                 "Rejected trusted systems, by the reason that the response does not reveal",

@@ -13,6 +13,7 @@ use pingora::{
 
 use super::{context::RequestContext, http10::is_http10};
 use crate::gateway::{
+    cors::ResponseSource,
     headers::{self, HeaderEdits},
     on_behalf_header::GUEST_USID,
     slas,
@@ -100,6 +101,20 @@ pub(super) fn edit_final_response(response: &mut ResponseHeader, context: &mut R
         response.insert_header(CACHE_CONTROL, "no-store")?;
     }
     Ok(())
+}
+
+/// Sets the fields that let pages of allowed origins read the response.
+pub(super) fn edit_cors(
+    session: &Session,
+    response: &mut ResponseHeader,
+    context: &RequestContext,
+    source: ResponseSource,
+) -> Result<()> {
+    let gateway = &context.runtime.gateway;
+    match gateway.cors_edits(session.req_header(), context.route.as_ref(), &response.headers, source) {
+        Some(edits) => apply(edits, response),
+        None => Ok(()),
+    }
 }
 
 fn apply(HeaderEdits { remove, set }: HeaderEdits, response: &mut ResponseHeader) -> Result<()> {

@@ -16,6 +16,7 @@ use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 use super::{
     connection::ConnectionState,
     context::RequestContext,
+    header_edits,
     http10::is_http10,
     request_limit::{BodyPermit, MAX_BUFFERED_BODY_BYTES, RequestLimitExceeded, RequestPermit},
     runtime::Runtime,
@@ -25,6 +26,7 @@ use crate::{
     correlation,
     gateway::{
         client_cert::PeerCertificate,
+        cors::ResponseSource,
         decision::Decision,
         error::{GatewayError, RejectionReason, TooLargePart},
         headers::CORRELATION_ID,
@@ -68,10 +70,18 @@ impl RequestPhase {
         if let Err(error) = self.acquire_permits(session, context).await {
             return self.reject_without_waiting(session, context, &error).await;
         }
-        let route = match validate_raw_head(session)
+        let response = validate_raw_head(session)
             .and_then(|()| validate_scheme(session))
-            .and_then(|()| runtime.gateway.route(head(session)))
-        {
+            .and_then(|()| runtime.gateway.respond_without_route(head(session)));
+        let route = match response {
+            Ok(Some(response)) => {
+                drain_small_body(session).await;
+                return Box::pin(self.respond(session, context, response)).await;
+            }
+            Ok(None) => runtime.gateway.route(head(session)),
+            Err(error) => Err(error),
+        };
+        let route = match route {
             Ok(route) => context.route.insert(route),
             Err(error) => {
                 if matches!(error, GatewayError::Ambiguous(_) | GatewayError::RequestInvalid(_)) {
@@ -91,7 +101,12 @@ impl RequestPhase {
             Some(max_bytes) => {
                 let reading = Box::pin(read_body(session, &mut context.body_permit, max_bytes, &runtime));
                 match external_wait::track(reading).await? {
-                    Ok(body) => Some(body),
+                    Ok(body) => {
+                        if let Some(route) = &mut context.route {
+                            runtime.gateway.note_form(route, head(session), &body);
+                        }
+                        Some(body)
+                    }
                     Err(error) => return self.reject(session, context, &error).await,
                 }
             }
@@ -229,6 +244,7 @@ impl RequestPhase {
         if let Some(usid) = context.forward.as_ref().and_then(|forward| forward.credential.guest_usid()) {
             header.insert_header(GUEST_USID, usid)?;
         }
+        header_edits::edit_cors(session, &mut header, context, ResponseSource::Gateway)?;
         self.close_after_response_if_needed(session);
         external_wait::track(async {
             session.write_response_header(Box::new(header), without_body).await?;

@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 
 use reqwest::{Method, RequestBuilder};
 use salesforce_simulator::{Effect, Fault, ResetAt};
-use shopper_gateway::gateway::error::{GatewayError, RejectionReason, RequiredToken, TooLargePart};
+use shopper_gateway::gateway::{
+    error::{GatewayError, RejectionReason, RequiredToken, TooLargePart},
+    policy::Methods,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -15,6 +18,7 @@ use tokio::{
 
 use crate::{
     callers::CALLER_SECRET,
+    cors,
     redis::{Redis, in_redis},
     world::{
         Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, OTHER_ORGANIZATION, PASSWORD, PUBLIC_CLIENT, World, baskets,
@@ -50,6 +54,9 @@ fn name(refusal: &GatewayError) -> &'static str {
         GatewayError::CallerMayNotCreateShoppers => "caller_may_not_create_shoppers",
         GatewayError::OperationNotAllowed => "operation_not_allowed",
         GatewayError::OperationUnknown => "operation_unknown",
+        GatewayError::OriginNotAllowed => "origin_not_allowed",
+        GatewayError::OriginsNotConfigured => "origins_not_configured",
+        GatewayError::MethodNotAllowed(_) => "method_not_allowed",
         GatewayError::ShopperUnknown => "shopper_unknown",
         GatewayError::LoginConflict => "login_conflict",
         GatewayError::TooLarge(TooLargePart::Body) => "too_large_body",
@@ -192,6 +199,8 @@ async fn gateway_rejections_match_snapshots() {
             world.get(&format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/anything")),
         ),
         (GatewayError::OperationUnknown, world.get("/unknown").bearer_auth(&token)),
+        (GatewayError::OriginsNotConfigured, preflight(&world)),
+        (GatewayError::MethodNotAllowed(Methods::default()), world.get(&baskets("?siteId=RefArch"))),
         (
             GatewayError::TooLarge(TooLargePart::Body),
             world.post(&baskets("?siteId=RefArch")).bearer_auth(&token).body(vec![b' '; 1024 * 1024 + 1]),
@@ -201,6 +210,17 @@ async fn gateway_rejections_match_snapshots() {
     ] {
         check(&refusal, &world.send(request).await, &token);
     }
+}
+
+fn preflight(world: &World) -> RequestBuilder {
+    let request = world.request(Method::OPTIONS, &products("?ids=a"));
+    request.header("origin", "https://www.evil.example").header("access-control-request-method", "GET")
+}
+
+#[tokio::test]
+async fn rejected_preflight_matches_snapshot() {
+    let world = World::with(cors::with_origins).await;
+    check(&GatewayError::OriginNotAllowed, &world.send(preflight(&world)).await, "");
 }
 
 #[tokio::test]
@@ -363,7 +383,7 @@ async fn response_to_head_has_no_body() {
         let (head, body) = exchange(&mut stream, &request("HEAD")).await;
         assert!(body.is_empty() && head.starts_with("HTTP/1.1 40"), "{head}");
         // The next response begins directly after the last head, so there was no body.
-        let (of_get, body) = exchange(&mut stream, &request("OPTIONS")).await;
+        let (of_get, body) = exchange(&mut stream, &request("GET")).await;
         assert!(of_get.starts_with("HTTP/1.1 40") && body.starts_with('{'), "{of_get}{body}");
         let length = |head: &str| {
             head.split("Content-Length: ").nth(1).map(|rest| rest.split("\r\n").next().unwrap().to_owned())

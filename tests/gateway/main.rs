@@ -17,6 +17,7 @@ mod caller_secret_guessing;
 mod callers;
 mod configured_limits;
 mod correlation;
+mod cors;
 mod error_responses;
 mod faults;
 mod fleet;

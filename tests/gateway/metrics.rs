@@ -43,6 +43,10 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ("upstream_duration_seconds", &[("le", &[])]),
     ("overhead_seconds", &[("le", &[])]),
     ("refusals_total", &[("code", &[])]),
+    (
+        "cors_requests_total",
+        &[("tenant", &["none"]), ("result", &["preflight_allowed", "preflight_refused", "allowed", "refused"])],
+    ),
     ("caller_rejections_total", &[("reason", &["not_configured", "credentials_refused"])]),
     ("token_verifications_total", &[("result", &["cached", "verified", "rejected"])]),
     ("token_cache_entries", &[("kind", &["system", "on_behalf", "session", "verified"])]),
@@ -117,13 +121,14 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ),
 ];
 /// Metrics whose series all exist from the start, with value 0.
-const COUNTED_FROM_THE_START: [&str; 6] = [
+const COUNTED_FROM_THE_START: [&str; 7] = [
     "connect_failures_total",
     "jwks_refreshes_total",
     "circuit_breakers_open",
     "config_reloads_total",
     "connections_closed_total",
     "response_aborts_total",
+    "cors_requests_total",
 ];
 const TENANTS: &[&str] = &[ORGANIZATION, OTHER_ORGANIZATION];
 const SERVICES: &[&str] = &["slas", "account_manager", "api"];

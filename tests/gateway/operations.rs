@@ -365,11 +365,10 @@ async fn unlisted_slas_paths_are_rejected_under_any_policy() {
         world.simulator.clear_ledger();
         let base = format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2");
         for (method, path) in [
-            (Method::GET, format!("{base}/token")),
-            (Method::PUT, format!("{base}/token")),
-            (Method::OPTIONS, format!("{base}/token")),
-            (Method::POST, format!("{base}/jwks")),
             (Method::POST, base.clone()),
+            (Method::OPTIONS, base.clone()),
+            (Method::OPTIONS, format!("{base}/anything")),
+            (Method::HEAD, format!("{base}/anything")),
             (Method::POST, format!("{base}/token/more")),
             (Method::POST, format!("{base}/TOKEN")),
             (Method::POST, format!("{base}/anything")),
@@ -390,6 +389,15 @@ async fn unlisted_slas_paths_are_rejected_under_any_policy() {
             let answer = world.send(world.request(method.clone(), &path).bearer_auth(&token)).await;
             assert_eq!(answer.refusal(), (403, "operation_not_allowed"), "{change:?} {method} {path}");
         }
+        for (method, path) in [
+            (Method::GET, format!("{base}/token")),
+            (Method::PUT, format!("{base}/token")),
+            (Method::POST, format!("{base}/jwks")),
+            (Method::GET, format!("/mobify/slas/private{base}/token")),
+        ] {
+            let answer = world.send(world.request(method.clone(), &path).bearer_auth(&token)).await;
+            assert_eq!(answer.refusal(), (405, "method_not_allowed"), "{change:?} {method} {path}");
+        }
         assert!(world.simulator.ledger().is_empty(), "{change:?}: {:?}", world.simulator.ledger());
     }
 }
@@ -402,10 +410,9 @@ async fn unknown_operation_returns_404() {
     for (method, path) in [
         (Method::GET, "/".to_owned()),
         (Method::GET, format!("/custom/a/v1/organizations/{ORGANIZATION}/b")),
-        (Method::DELETE, products("")),
-        (Method::HEAD, products("")),
-        (Method::OPTIONS, products("")),
         (Method::GET, products("/a/b/c")),
+        (Method::HEAD, products("/a/b/c")),
+        (Method::OPTIONS, products("/a/b/c")),
         (Method::GET, products("").replace("/product/", "/Product/")),
         (Method::GET, products("").replace("/v1/", "/v2/")),
         (Method::GET, products("").replace(ORGANIZATION, "f_ecom_zzrf_009")),
@@ -590,7 +597,7 @@ async fn custom_route_is_checked_like_published_operation() {
         (
             "another method",
             world.request(Method::DELETE, &target("/1")).bearer_auth(with(&["c_loyalty"])),
-            (404, "operation_unknown"),
+            (405, "method_not_allowed"),
         ),
         ("a path of more", world.get(&target("/1/2")).bearer_auth(with(&["c_loyalty"])), (404, "operation_unknown")),
         (

@@ -584,15 +584,33 @@ async fn form_that_may_request_on_behalf_token_gets_no_credential_added() {
 #[tokio::test]
 async fn other_methods_on_slas_paths_are_rejected() {
     let world = World::start().await;
-    for (method, operation) in
-        [("HEAD", "authorize"), ("HEAD", "logout"), ("GET", "token"), ("PUT", "token"), ("POST", "authorize")]
-    {
+    for (method, operation) in [
+        ("HEAD", "token"),
+        ("DELETE", "logout"),
+        ("GET", "token"),
+        ("PUT", "token"),
+        ("POST", "authorize"),
+        ("POST", "jwks"),
+        ("GET", "revoke"),
+    ] {
         for prefix in ["", STOREFRONT] {
             let target = format!("{prefix}{}?client_id={PRIVATE_CLIENT}", slas(operation));
             let answer = world.send(world.request(Method::from_bytes(method.as_bytes()).unwrap(), &target)).await;
-            assert_eq!(answer.refusal(), (403, "operation_not_allowed"), "{method} {operation}");
+            assert_eq!(answer.refusal(), (405, "method_not_allowed"), "{method} {operation}");
         }
     }
+    assert!(world.simulator.ledger().iter().all(|entry| entry.flow == "jwks"), "{:?}", world.simulator.ledger());
+}
+
+#[tokio::test]
+async fn head_of_slas_path_is_its_get() {
+    let world = world().await;
+    let query = format!("client_id={STRICT_CLIENT}&channel_id=RefArch&response_type=code");
+    let (_, entry) = send_and_receive(&world, world.request(Method::HEAD, &slas(&format!("authorize?{query}")))).await;
+    assert_eq!((entry.method.as_str(), entry.query.as_str()), ("HEAD", query.as_str()));
+    assert_eq!(credentials(&entry)[2], [bare(STRICT_CLIENT, STRICT_SECRET)], "as for GET");
+    let logout = world.request(Method::HEAD, &slas("logout?refresh_token=a"));
+    assert_eq!(world.send(logout).await.refusal(), (401, "token_missing"));
 }
 
 #[tokio::test]

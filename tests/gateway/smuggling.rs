@@ -629,3 +629,33 @@ async fn ambiguous_response_is_rejected() {
         assert!(next.text.starts_with("HTTP/1.1 200 OK") && next.text.ends_with("\r\n\r\nnext"), "{what}: {next:?}");
     }
 }
+
+/// A response to HEAD ends with its head (RFC 9110, 9.3.2). An API that sends a body behind it must not make it the next response.
+#[tokio::test]
+async fn body_behind_response_to_head_is_no_response_to_the_next_request() {
+    let fixture = Fixture::start().await;
+    let head = format!("{}Host: a\r\n\r\n", fixture.get().replace("GET ", "HEAD "));
+    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", fixture.get());
+    let forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+    for (what, answer) in [
+        ("no body", "HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n".to_owned()),
+        ("chunked without body", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned()),
+        ("no length", "HTTP/1.1 200 OK\r\n\r\n".to_owned()),
+        ("a body", format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{forged}", forged.len())),
+        ("a chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nforged\r\n0\r\n\r\n".to_owned()),
+        ("a body without length", format!("HTTP/1.1 200 OK\r\n\r\n{forged}")),
+    ] {
+        fixture.upstream.answer(answer);
+        let back = fixture.send(head.as_bytes()).await;
+        assert_eq!((back.refusal(), back.answers()), (("200", "none"), 1), "{what}: {back:?}");
+        assert!(back.text.ends_with("\r\n\r\n") && !back.text.contains("forged"), "{what}: {back:?}");
+        fixture.upstream.answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext");
+        let next = fixture.send(get.as_bytes()).await;
+        assert!(next.text.starts_with("HTTP/1.1 200 OK") && next.text.ends_with("\r\n\r\nnext"), "{what}: {next:?}");
+    }
+    // Both requests on one connection.
+    fixture.upstream.respond_with(Box::new(|_, _| (200, "own".to_owned())));
+    let back = fixture.send(format!("{head}{get}").as_bytes()).await;
+    assert!(back.answers() == 2 && back.text.ends_with("\r\n\r\nown"), "{back:?}");
+    fixture.upstream.received();
+}

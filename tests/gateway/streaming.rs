@@ -1,6 +1,6 @@
 //! Bodies are forwarded chunk by chunk as they arrive, and a body that breaks off never looks complete.
 
-mod scripted_api;
+pub mod scripted_api;
 
 use std::{
     convert::Infallible,

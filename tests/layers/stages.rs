@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The stages, by their files and folders below `src/gateway/`.
-const STAGES: [&str; 7] = ["router", "limits", "authn", "authz", "upstream_auth", "legacy", "slas"];
+const STAGES: [&str; 8] = ["router", "cors", "limits", "authn", "authz", "upstream_auth", "legacy", "slas"];
 
 /// Returns the stage that a file belongs to.
 fn stage(file: &str) -> Option<&str> {

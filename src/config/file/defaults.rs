@@ -3,8 +3,8 @@
 //! A key without a default is required, or absent means "off".
 
 use super::{
-    AccountManager, Admin, Keys, Limits, List, Load, Log, Logins, Server, Sessions, Size, Store, StoreKind, Timeouts,
-    Traces,
+    AccountManager, Admin, Keys, Limits, List, Load, Log, Logins, Origin, Server, Sessions, Size, Store, StoreKind,
+    Timeouts, Traces,
 };
 use crate::config::{DeprecatedLogins, LogFormat, Policy, PolicyMode, UnknownOperations};
 
@@ -38,6 +38,12 @@ impl AccountManager {
 
     pub(super) fn scopes() -> List {
         List::Array(vec!["sfcc.shopper-customers.login".to_owned()])
+    }
+}
+
+impl Origin {
+    pub(super) fn max_age() -> String {
+        "2h".to_owned()
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use url::Url;
 
+use super::AllowedOrigin;
 use crate::types::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
 /// One organization, and the gateway's credentials for it.
@@ -24,6 +25,8 @@ pub struct Tenant {
     pub account_manager: Option<AccountManager>,
     /// SLAS clients that deprecated logins and SLAS paths may use.
     pub slas_clients: Vec<SlasClient>,
+    /// Web pages that may call from other origins; empty: none.
+    pub origins: Vec<AllowedOrigin>,
     /// The private client that obtains tokens on behalf of shoppers.
     pub on_behalf_client: Option<ClientId>,
     /// Whether logins on SLAS paths become sessions.

@@ -2,7 +2,10 @@
 
 use url::Url;
 
-use super::table::Table;
+use super::{
+    origins::{is_web_page, origins},
+    table::Table,
+};
 use crate::{
     config::{
         AccountManager, PartialCaller, PartialSlasClient, PartialTenant, SlasClient, Tenant, file,
@@ -56,6 +59,15 @@ fn tenant(raw: file::Tenant, table: &mut Table<'_>) -> PartialTenant {
         table.error("sites", "empty; expected at least one site, e.g. [\"RefArch\"]");
     }
     let sites: Vec<SiteId> = table.names("sites", sites);
+    let valid_sites = sites.as_slice();
+    let valid_sites = if table.has_errors("sites") { &[] } else { valid_sites };
+    if raw.origins.is_none() && slas_clients.iter().any(|client| !client.is_private && client.redirects_to_page) {
+        table.warn(
+            "origins",
+            "missing, and the redirect_uri of a public client is a web page: browsers at another origin than the gateway's cannot use the gateway; add [[tenants.origins]], or set origins = [] if browsers reach the gateway at the shop's own origin",
+        );
+    }
+    let origins = origins(raw.origins.unwrap_or_default(), valid_sites, table);
     let private: Vec<&ClientId> = private_ids(&slas_clients).collect();
     let on_behalf_client = match (&raw.on_behalf_client, private.as_slice()) {
         (Some(text), _) => table.name("on_behalf_client", text),
@@ -85,6 +97,7 @@ fn tenant(raw: file::Tenant, table: &mut Table<'_>) -> PartialTenant {
             account_manager,
             slas_clients: slas_clients.iter().map(|client| client.complete.clone()).collect::<Option<_>>()?,
             on_behalf_client: on_behalf_client.clone(),
+            origins,
             register_sessions: raw.register_sessions,
             slas_requests_per_minute: raw.slas_requests_per_minute.unwrap_or(default_rate),
         })
@@ -132,6 +145,7 @@ fn slas_client(raw: file::SlasClient, others: &[PartialSlasClient], table: &mut 
     let id: Option<ClientId> = table.name("client_id", raw.client_id.as_deref().unwrap_or_default());
     let redirect_uri = raw.redirect_uri.unwrap_or_default();
     check_redirect_uri(&redirect_uri, table);
+    let redirects_to_page = is_web_page(&redirect_uri);
     if raw.strict_client_auth && !is_private {
         table.error("strict_client_auth", "a public client has no credential to authenticate with; set client_secret");
     }
@@ -154,7 +168,7 @@ fn slas_client(raw: file::SlasClient, others: &[PartialSlasClient], table: &mut 
         vouch: raw.vouch.unwrap_or(true),
         requests_per_second: raw.requests_per_second,
     });
-    PartialSlasClient { id, is_private, vouch: raw.vouch, complete }
+    PartialSlasClient { id, is_private, redirects_to_page, vouch: raw.vouch, complete }
 }
 
 /// The ids of the private clients.

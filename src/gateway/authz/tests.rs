@@ -43,6 +43,7 @@ fn route(operation: Operation, site: Option<&str>) -> Route {
         organization: organization(),
         operation: Some(Arc::new(operation)),
         site: site.map(|site| site.parse().unwrap()),
+        channel: None,
         client_id: None,
         for_storefront: false,
         upstream_target: None,

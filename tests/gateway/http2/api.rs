@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -174,6 +174,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         bytes.extend_from_slice(&chunk);
     }
     let keys = head.uri.path().contains("/jwk");
+    let is_head = head.method == Method::HEAD;
     let breaks_off = shared.breaks_off && !keys;
     let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let answer = shared
@@ -190,7 +191,10 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     let (status, text) = answer.unwrap_or_else(|| (200, if keys { shared.jwks.clone() } else { "{}".to_owned() }));
     let response = Response::builder().status(status).body(()).unwrap();
     // The gateway may have reset the stream.
-    let Ok(mut send) = respond.send_response(response, false) else { return };
+    let Ok(mut send) = respond.send_response(response, is_head) else { return };
+    if is_head {
+        return;
+    }
     let _ = send.send_data(text.into(), !breaks_off);
     if breaks_off {
         // The first bytes are sent before the stream ends; nothing shows when they are.

@@ -12,6 +12,7 @@ use salesforce_simulator::{LedgerEntry, Seed, Simulator};
 use super::search::Secrets;
 use crate::{
     callers::CALLER_SECRET,
+    cors::with_origins,
     redis::{KEY, OTHER_KEY, Redis, in_redis},
     replica::{BINARY, Replica},
     tls::authority::{Authority, text},
@@ -96,6 +97,7 @@ impl Driver {
             config["store"]["timeout"] = "500ms".into();
             config["store"].as_table_mut().unwrap().insert("previous_encryption_key".into(), OTHER_KEY.into());
             register_sessions(config);
+            with_origins(config);
             let scopes = ["sfcc.orders", "sfcc.shopper-customers.login"].map(toml::Value::from);
             config["tenants"][0]["account_manager"]["scopes"] = toml::Value::Array(scopes.to_vec());
             let callers = config["callers"].as_array_mut().unwrap();

@@ -8,6 +8,7 @@ use salesforce_simulator::{Effect, Fault, ResetAt};
 use super::driver::{Driver, NEW_PASSWORD, ResponseSecrets, WRONG};
 use crate::{
     callers::CALLER_SECRET,
+    cors::SHOP,
     world::{
         CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, baskets, customers,
         eventually, expired, login_target, products,
@@ -148,6 +149,10 @@ pub async fn slas_paths(driver: &mut Driver) {
         let location = redirect.headers.get("location").map_or("", |value| value.to_str().unwrap());
         let code =
             location.split(['?', '&']).find_map(|pair| pair.strip_prefix("code=")).unwrap_or("no-code-was-given");
+        // A browser follows to the gateway, with the code.
+        let end = location.strip_prefix("http://localhost:3000").unwrap_or("/callback");
+        let end = driver.get(end).header("origin", SHOP);
+        assert_eq!(driver.send(end, ResponseSecrets::Nothing).await.status, 200);
         let form = [
             ("grant_type", "authorization_code_pkce"),
             ("client_id", client),
