@@ -304,9 +304,8 @@ impl Gateway {
         }
         // The audit log has a line about the rejection already.
         let mut audit = AuditRecord { address: limits.client_address(routed.request), ..AuditRecord::default() };
-        match authn.caller(routed, &Scopes::default(), &mut audit).await {
-            Ok(caller) => return caller.counted().map_or(Ok(()), |caller| limits.acquire_caller(caller)),
-            Err(_) => {}
+        if let Ok(caller) = authn.caller(routed, &Scopes::default(), &mut audit).await {
+            return caller.counted().map_or(Ok(()), |caller| limits.acquire_caller(caller));
         }
         match authn.shopper(routed).await {
             Ok(token) => limits.acquire_shopper(&token.shopper),

@@ -270,7 +270,7 @@ impl RateLimits {
         }
         let priority = slas_calls::priority(route, credential);
         if priority != Priority::Login {
-            permit.slas_call = self.count_calls(routed, 1)?;
+            permit.slas_call = self.count_calls(routed, 1)?.map(Box::new);
         }
         let admitted = tenant.slas.guard().admit_forwarded(priority).await;
         admitted.map_err(|wait| GatewayError::SlasRateLimited { retry_after: Some(wait) })

@@ -15,14 +15,15 @@ pub struct Permit {
     /// Whether the concurrency permit is acquired only when the body is complete.
     pub(super) is_deferred: bool,
     pub(super) login: PendingLogin,
-    pub(super) slas_call: Option<Count>,
+    /// Boxed, because few requests go to SLAS, and each request moves its permit.
+    pub(super) slas_call: Option<Box<Count>>,
 }
 
 impl Permit {
     /// Takes back what the request counted as for SLAS, because it is not sent and takes nothing from the organization's budget.
     pub(super) fn give_back(&mut self) {
         self.give_back_login();
-        self.slas_call.take().into_iter().for_each(Count::give_back);
+        self.slas_call.take().into_iter().for_each(|call| call.give_back());
     }
 
     /// Takes back the login attempt, because it is not sent.
