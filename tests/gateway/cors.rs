@@ -126,10 +126,8 @@ fn arrived(world: &World) -> Vec<String> {
 async fn preflight_of_allowed_origin_is_answered_without_salesforce() {
     let mut world = World::with(|config| {
         with_origins(config);
-        let route = format!(
-            "[[routes]]\nname = 'loyalty.setPoints'\nmethod = 'PUT'\nsecurity = 'shopper'\nscopes = ['c_loyalty']\n\
-             path = '/custom/loyalty/v1/organizations/{{organizationId}}/points/{{id}}'"
-        );
+        let route = "[[routes]]\nname = 'loyalty.setPoints'\nmethod = 'PUT'\nsecurity = 'shopper'\nscopes = ['c_loyalty']\n\
+             path = '/custom/loyalty/v1/organizations/{organizationId}/points/{id}'";
         config.extend(route.parse::<toml::Table>().unwrap());
     })
     .await;
