@@ -34,9 +34,9 @@ pub use partial::{PartialCaller, PartialPolicy, PartialRoute, PartialSettings, P
 pub use permissions::{ensure_trusted, ensure_trusted_dir};
 pub use schema::schema;
 pub use settings::{
-    AccountManager, AddressLimits, Admin, AllowedOrigin, Caller, CallerIdentity, DeprecatedLogins, Keys, Limits, Load,
-    Log, LogFormat, Logins, NetworkLimits, Policy, PolicyMode, RedisAddress, RedisLogin, RedisStore, RedisTls,
-    RedisTopology, Route, RouteSecurity, Server, Sessions, Settings, SlasCalls, SlasClient, Store, Tenant, Timeouts,
-    Tls, Traces, UnknownOperations,
+    AccountManager, AddressLimits, Admin, AllowedOrigin, Caller, CallerIdentity, CookieMode, DeprecatedLogins, Keys,
+    Limits, Load, Log, LogFormat, Logins, NetworkLimits, Policy, PolicyMode, RedisAddress, RedisLogin, RedisStore,
+    RedisTls, RedisTopology, Route, RouteSecurity, Server, Sessions, Settings, SlasCalls, SlasClient, Store,
+    Storefront, Tenant, Timeouts, Tls, Traces, UnknownOperations,
 };
 pub use validate::{is_log_filter, is_loopback};

@@ -18,6 +18,9 @@ use shopper_gateway::config::{
 };
 use tempfile::TempDir;
 
+#[path = "config_files/storefronts.rs"]
+mod storefronts;
+
 const MINIMAL: &str = r#"
 [[tenants]]
 organization_id = "f_ecom_zzrf_001"

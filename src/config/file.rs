@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-use super::{LogFormat, Policy, RouteSecurity};
+use super::{CookieMode, LogFormat, Policy, RouteSecurity};
 
 mod defaults;
 mod value_types;
@@ -158,6 +158,10 @@ pub(super) struct Tenant {
     /// Web pages that may call the gateway from another origin than the gateway's (CORS). Absent: no browser on another
     /// origin can use the gateway; an empty list says that this is intended. See docs/BROWSERS.md.
     pub(super) origins: Option<Vec<Origin>>,
+    /// Storefronts whose sessions are in cookies: one table for each site. Absent: the gateway reads and writes no session
+    /// cookies.
+    #[serde(default)]
+    pub(super) storefronts: Vec<Storefront>,
     /// The private SLAS client that obtains tokens on behalf of shoppers. Default: the private client in
     /// `slas_clients`, if there is exactly one.
     #[schemars(with = "Option<value_types::Id>", example = &"22222222-2222-4222-8222-222222222222")]
@@ -261,6 +265,47 @@ pub(super) struct Origin {
     #[serde(default)]
     #[schemars(example = false)]
     pub(super) private_network: bool,
+}
+
+/// A storefront whose sessions are in cookies that the page cannot read (`HttpOnly`). Its paths begin with `/mobify/slas/private`,
+/// `/mobify/slas/public` and `/mobify/proxy`, as in PWA Kit.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Storefront {
+    /// Site of the storefront, as in its header `x-site-id`. One of the tenant's `sites`, and each in one table only.
+    #[schemars(with = "value_types::Id", example = &"RefArch")]
+    pub(super) site: Option<String>,
+    /// SLAS client of the storefront, one of `slas_clients`. Token responses of other clients set no cookies.
+    #[schemars(with = "value_types::Id", example = &"22222222-2222-4222-8222-222222222222")]
+    pub(super) client_id: Option<String>,
+    /// Values of the session cookies.
+    #[serde(default)]
+    pub(super) cookies: CookieMode,
+    /// Domain of the cookies. Every host below the domain receives the cookies, and can set its own in their place. Absent
+    /// or empty: the cookies belong to the storefront's host alone.
+    #[schemars(example = &"shop.example")]
+    pub(super) cookie_domain: Option<String>,
+    /// Whether the names of the session cookies begin with `__Host-`, so that no other host can set them. For
+    /// `cookies = "reference"` without `cookie_domain` only. Default: true there. A storefront that renders pages on
+    /// a server with PWA Kit needs false, because PWA Kit looks for names without a prefix.
+    #[schemars(example = false)]
+    pub(super) host_prefix: Option<bool>,
+    /// How long the refresh cookie of a guest lives. At most 30 days. Default: as long as SLAS's refresh token.
+    #[schemars(with = "Option<value_types::Duration>", example = &"30d")]
+    pub(super) refresh_guest: Option<String>,
+    /// How long the refresh cookie of a registered shopper lives. At most 90 days. Default: as long as SLAS's refresh
+    /// token.
+    #[schemars(with = "Option<value_types::Duration>", example = &"90d")]
+    pub(super) refresh_registered: Option<String>,
+    /// Origins of tools that show the storefront in a frame, in addition to Salesforce's Storefront Preview. Cookies in
+    /// such a frame are sent across sites, partitioned by the tool.
+    #[serde(default)]
+    #[schemars(example = json!(["https://preview.shop.example"]))]
+    pub(super) preview_origins: List,
+    /// Path before `/mobify`, as `envBasePath` of PWA Kit: `/` and one segment. Other paths of the gateway must not begin
+    /// so. Absent or empty: none.
+    #[schemars(example = &"/shop")]
+    pub(super) base_path: Option<String>,
 }
 
 /// A trusted system. It authenticates by exactly one of `account_manager_client_id`, `certificate_subject` and

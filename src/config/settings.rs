@@ -8,6 +8,7 @@ mod policy;
 mod server;
 mod sessions;
 mod store;
+mod storefronts;
 mod tenants;
 
 pub use callers::{Caller, CallerIdentity};
@@ -18,6 +19,7 @@ pub use policy::{DeprecatedLogins, Policy, PolicyMode, Route, RouteSecurity, Unk
 pub use server::{Admin, Server, Tls};
 pub use sessions::{Keys, Sessions};
 pub use store::{RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology, Store};
+pub use storefronts::{CookieMode, Storefront};
 pub use tenants::{AccountManager, SlasClient, Tenant};
 
 /// The validated configuration.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use url::Url;
 
-use super::AllowedOrigin;
+use super::{AllowedOrigin, Storefront};
 use crate::types::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
 /// One organization, and the gateway's credentials for it.
@@ -27,6 +27,8 @@ pub struct Tenant {
     pub slas_clients: Vec<SlasClient>,
     /// Web pages that may call from other origins; empty: none.
     pub origins: Vec<AllowedOrigin>,
+    /// Storefronts whose sessions are in cookies, at most one for each site.
+    pub storefronts: Vec<Storefront>,
     /// The private client that obtains tokens on behalf of shoppers.
     pub on_behalf_client: Option<ClientId>,
     /// Whether logins on SLAS paths become sessions.
@@ -40,6 +42,12 @@ impl Tenant {
     #[must_use]
     pub fn on_behalf_slas_client(&self) -> Option<&SlasClient> {
         self.slas_clients.iter().find(|client| Some(&client.id) == self.on_behalf_client.as_ref())
+    }
+
+    /// The storefront of a site.
+    #[must_use]
+    pub fn storefront(&self, site: &SiteId) -> Option<&Storefront> {
+        self.storefronts.iter().find(|storefront| storefront.site == *site)
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 use http::HeaderName;
 use url::Url;
 
-use super::table::{Table, is_loopback};
+use super::{
+    shared_domains::is_shared,
+    table::{Table, is_loopback},
+};
 use crate::{
     config::{AllowedOrigin, InvalidOrigin, OriginPattern, diagnostics::closest_match, file},
     types::SiteId,
@@ -15,52 +18,6 @@ use crate::{
 const MAX_PREFLIGHT_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Maximum number of `headers` of one entry.
 const MAX_HEADERS: usize = 64;
-
-/// Parts of two-letter domains below which registries sell names: `co.uk`, `com.br`.
-const REGISTRY_LABELS: [&str; 12] = ["ac", "co", "com", "edu", "gob", "gouv", "gov", "ne", "net", "or", "org", "sch"];
-/// Domains below which a hosting service gives names to anyone.
-const HOSTING_DOMAINS: [&str; 40] = [
-    "amazonaws.com",
-    "appspot.com",
-    "azurestaticapps.net",
-    "azurewebsites.net",
-    "blogspot.com",
-    "cloudfront.net",
-    "codesandbox.io",
-    "commercecloud.salesforce.com",
-    "csb.app",
-    "demandware.net",
-    "dev-preview.salesforce.com",
-    "exp-delivery.com",
-    "firebaseapp.com",
-    "fly.dev",
-    "force.com",
-    "github.dev",
-    "github.io",
-    "gitlab.io",
-    "gitpod.io",
-    "herokuapp.com",
-    "loca.lt",
-    "mobify-storefront.com",
-    "my.site.com",
-    "myshopify.com",
-    "netlify.app",
-    "ngrok-free.app",
-    "ngrok.app",
-    "ngrok.io",
-    "onrender.com",
-    "pages.dev",
-    "replit.dev",
-    "run.app",
-    "stackblitz.io",
-    "surge.sh",
-    "trycloudflare.com",
-    "vercel.app",
-    "web.app",
-    "webcontainer.io",
-    "webflow.io",
-    "workers.dev",
-];
 
 /// The allowed origins of a tenant with these sites.
 pub(super) fn origins(raw: Vec<file::Origin>, sites: &[SiteId], tenant: &mut Table<'_>) -> Vec<AllowedOrigin> {
@@ -156,16 +113,6 @@ fn warn_of_strangers(pattern: &OriginPattern, credentials: bool, table: &mut Tab
     }
 }
 
-/// Whether anyone can get a host directly below a domain. The lists hold the domains that merchants meet; they are not complete.
-fn is_shared(domain: &str) -> bool {
-    let is_registry = domain.split_once('.').is_some_and(|(label, country)| {
-        country.len() == 2 && !country.contains('.') && REGISTRY_LABELS.contains(&label)
-    });
-    let is_below =
-        |parent: &str| domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    is_registry || HOSTING_DOMAINS.into_iter().any(is_below)
-}
-
 /// Whether a redirect URI is a web page of another machine than the browser's.
 pub(super) fn is_web_page(redirect_uri: &str) -> bool {
     Url::parse(redirect_uri).is_ok_and(|url| url.scheme() == "https" && !is_loopback(&url))
@@ -174,16 +121,6 @@ pub(super) fn is_web_page(redirect_uri: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shared_domains_are_recognized() {
-        for domain in ["co.uk", "com.br", "ne.jp", "github.io", "vercel.app", "mobify-storefront.com", "eu.force.com"] {
-            assert!(is_shared(domain), "{domain}");
-        }
-        for domain in ["shop.example", "shop.co.uk", "notgithub.io", "co.example", "web.de"] {
-            assert!(!is_shared(domain), "{domain}");
-        }
-    }
 
     #[test]
     fn redirect_to_a_page_is_recognized() {

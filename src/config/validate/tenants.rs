@@ -4,6 +4,7 @@ use url::Url;
 
 use super::{
     origins::{is_web_page, origins},
+    storefronts::storefronts,
     table::Table,
 };
 use crate::{
@@ -68,6 +69,7 @@ fn tenant(raw: file::Tenant, table: &mut Table<'_>) -> PartialTenant {
         );
     }
     let origins = origins(raw.origins.unwrap_or_default(), valid_sites, table);
+    let storefronts = storefronts(raw.storefronts, valid_sites, &slas_clients, table);
     let private: Vec<&ClientId> = private_ids(&slas_clients).collect();
     let on_behalf_client = match (&raw.on_behalf_client, private.as_slice()) {
         (Some(text), _) => table.name("on_behalf_client", text),
@@ -98,6 +100,7 @@ fn tenant(raw: file::Tenant, table: &mut Table<'_>) -> PartialTenant {
             slas_clients: slas_clients.iter().map(|client| client.complete.clone()).collect::<Option<_>>()?,
             on_behalf_client: on_behalf_client.clone(),
             origins,
+            storefronts,
             register_sessions: raw.register_sessions,
             slas_requests_per_minute: raw.slas_requests_per_minute.unwrap_or(default_rate),
         })
