@@ -12,6 +12,7 @@ pub mod authorization_header;
 mod authz;
 pub mod callers;
 pub mod client_cert;
+pub mod cookies;
 pub mod cors;
 pub mod credential;
 pub mod decision;
@@ -23,6 +24,7 @@ mod identity;
 pub mod legacy;
 pub mod limits;
 pub mod on_behalf_header;
+mod origin;
 pub mod path;
 pub mod policy;
 pub mod problem;
@@ -31,13 +33,19 @@ pub mod request;
 pub mod response;
 pub mod router;
 pub mod slas;
+pub mod storefront;
 pub mod tenant;
 pub mod upstream_auth;
 pub mod validate;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, header::ALLOW, request::Parts};
+use http::{
+    HeaderMap, Method, StatusCode,
+    header::{ALLOW, SET_COOKIE},
+    request::Parts,
+};
+use secrecy::SecretString;
 
 use self::{
     audit_line::PendingAuditLine,
@@ -45,17 +53,18 @@ use self::{
     authorization_header::Authorization,
     cors::{Cors, ResponseSource},
     credential::{Source, UpstreamCredential},
-    decision::{Decision, Forward},
+    decision::{CookieSession, Decision, Forward},
     error::GatewayError,
     headers::HeaderEdits,
     identity::{Grant, Identity},
     legacy::{LegacyLogins, LoginCredentials},
     limits::{LoginCost, RateLimits},
     policy::{Methods, Operation, OperationKind},
-    request::{Request, RequiredBody, Route, RoutedRequest},
+    request::{PathPrefix, Request, RequiredBody, Route, RoutedRequest},
     response::LocalResponse,
     router::{PublishedPath, Router},
     slas::SlasRoutes,
+    storefront::{AccessCredential, Purpose, RenewedSession, SessionRequest, Storefronts, Translated},
     tenant::Tenants,
     upstream_auth::UpstreamAuth,
 };
@@ -83,6 +92,8 @@ pub struct Stages {
     pub legacy: LegacyLogins,
     /// Serves the SLAS paths.
     pub slas: SlasRoutes,
+    /// Translates between cookies and tokens.
+    pub storefronts: Storefronts,
 }
 
 /// Decides about requests.
@@ -200,8 +211,18 @@ impl Gateway {
         audit: &mut AuditRecord,
     ) -> Result<Decision, GatewayError> {
         let tenant = self.tenants.get(&route.organization).ok_or(GatewayError::OperationUnknown)?;
-        let routed = RoutedRequest { tenant, route, request };
+        let registers_session = tenant.settings.register_sessions;
+        let routed = RoutedRequest { tenant, route, request, registers_session };
         self.stages.limits.shed_load(route)?;
+        if route.prefix != PathPrefix::None {
+            return Box::pin(self.of_storefront(routed, audit)).await;
+        }
+        self.decide(routed, audit).await
+    }
+
+    /// Decides about a request with a token of its own.
+    async fn decide(&self, routed: RoutedRequest<'_>, audit: &mut AuditRecord) -> Result<Decision, GatewayError> {
+        let route = routed.route;
         if route.is_deprecated() {
             return Ok(Decision::Respond(Box::pin(self.deprecated(routed, audit)).await));
         }
@@ -235,7 +256,142 @@ impl Gateway {
             _ => None,
         };
         let audit = reported.is_none().then(|| PendingAuditLine::of_system_write(&self.audit, audit)).flatten();
-        Ok(Decision::Forward(Forward { credential, reported, logout, permit, audit }))
+        Ok(Decision::Forward(Forward { credential, reported, logout, permit, audit, cookies: None }))
+    }
+
+    /// Decides about a request below a storefront's prefix. Its session may be in cookies: then the other stages see the tokens, and
+    /// the response sets the cookies.
+    async fn of_storefront(
+        &self,
+        routed: RoutedRequest<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<Decision, GatewayError> {
+        let client = SlasRoutes::client(routed)?;
+        let Some(session) = self.stages.storefronts.session_request(routed, client.as_deref())? else {
+            return self.decide(routed, audit).await;
+        };
+        match session.purpose() {
+            Purpose::Token => self.issue_tokens(routed, &session, audit).await,
+            Purpose::Call | Purpose::Logout => self.call_with_cookies(routed, &session, audit).await,
+        }
+    }
+
+    /// Performs a token request of a storefront, and moves the tokens into cookies.
+    async fn issue_tokens(
+        &self,
+        routed: RoutedRequest<'_>,
+        session: &SessionRequest<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<Decision, GatewayError> {
+        let RoutedRequest { route, request, .. } = routed;
+        let organization = &route.organization;
+        let storefronts = &self.stages.storefronts;
+        let operation = route.operation.as_deref().ok_or(GatewayError::OperationUnknown)?;
+        let body = request.body.as_ref().filter(|_| form::is_form(&request.head.headers));
+        let body = body.ok_or_else(|| GatewayError::RequestInvalid("The body must be a form.".into()))?;
+        let refresh = match session.refreshes_by_cookie() {
+            true => {
+                let token = storefronts.refresh_token(session, organization).await?;
+                Some(token.ok_or(GatewayError::RefreshCookieInvalid)?)
+            }
+            false => None,
+        };
+        let body = storefronts.form(session, organization, body).await?;
+        let Translated { head, .. } = session.translate(route, request.head, None, refresh.as_ref());
+        let request = Request { head: &head, body: Some(body), ..*request };
+        let translated = RoutedRequest { request: &request, registers_session: true, ..routed };
+        match self.slas(translated, operation, audit).await? {
+            Decision::Respond(response) => {
+                Ok(Decision::Respond(storefronts.with_tokens_in_cookies(session, organization, response).await?))
+            }
+            Decision::Forward(_) => Err(GatewayError::OperationNotAllowed),
+        }
+    }
+
+    /// Decides about a call or logout of a storefront, with the token of its cookies.
+    async fn call_with_cookies(
+        &self,
+        routed: RoutedRequest<'_>,
+        session: &SessionRequest<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<Decision, GatewayError> {
+        let RoutedRequest { route, request, .. } = routed;
+        let organization = &route.organization;
+        let storefronts = &self.stages.storefronts;
+        let is_logout = session.purpose() == Purpose::Logout;
+        let mut set = Vec::new();
+        let access = match storefronts.credential(session, organization).await? {
+            AccessCredential::Received(None) => None,
+            AccessCredential::Received(Some(token)) | AccessCredential::Token(token) => Some(token),
+            AccessCredential::Refresh(refresh) => match Box::pin(self.renew(routed, session, &refresh)).await {
+                Ok(renewed) => {
+                    set = renewed.set;
+                    Some(renewed.access_token)
+                }
+                // The session has ended at SLAS.
+                Err(GatewayError::AccessCookieMissing) if is_logout => None,
+                Err(error) => return Err(error),
+            },
+            AccessCredential::Missing if is_logout => None,
+            AccessCredential::Missing => return Err(GatewayError::AccessCookieMissing),
+        };
+        let refresh = if is_logout { storefronts.refresh_token(session, organization).await? } else { None };
+        let Translated { head, edits, target } =
+            session.translate(route, request.head, access.as_ref(), refresh.as_ref());
+        if is_logout {
+            set = session.expired_cookies();
+        }
+        let route = Route { site: route.site.clone().or_else(|| Some(session.site().clone())), ..route.clone() };
+        let request = Request { head: &head, body: request.body.clone(), ..*request };
+        let translated = RoutedRequest { route: &route, request: &request, registers_session: true, ..routed };
+        let decided = Box::pin(self.decide(translated, audit)).await;
+        Ok(match decided.unwrap_or_else(|error| Decision::Respond(problem::response(&error))) {
+            Decision::Forward(forward) => {
+                let cookies = CookieSession { request: edits, target, set, domain: session.cookie_domain() };
+                let credential = forward.credential.without_hand_over();
+                Decision::Forward(Forward { credential, cookies: Some(Box::new(cookies)), ..forward })
+            }
+            Decision::Respond(mut response) => {
+                for cookie in set {
+                    response.headers.append(SET_COOKIE, cookie);
+                }
+                Decision::Respond(response)
+            }
+        })
+    }
+
+    /// Refreshes the session of a refresh cookie, as a token request of its page would.
+    ///
+    /// # Errors
+    /// [`GatewayError::AccessCookieMissing`] if SLAS rejects the refresh token; the errors of SLAS, of the limits and of the store.
+    async fn renew(
+        &self,
+        routed: RoutedRequest<'_>,
+        session: &SessionRequest<'_>,
+        refresh: &SecretString,
+    ) -> Result<RenewedSession, GatewayError> {
+        let RoutedRequest { tenant, route, request, .. } = routed;
+        let organization = &route.organization;
+        let operation = self.stages.router.token_operation().ok_or(GatewayError::OperationUnknown)?;
+        let do_not_track =
+            self.stages.slas.do_not_track(organization, session.client(), session.site(), refresh).await?;
+        let path = operation.template.replace("{organizationId}", organization.as_str());
+        let (head, body) = session.refresh_request(request.head, &path, refresh, do_not_track)?;
+        let route = Route {
+            operation: Some(Arc::clone(operation)),
+            prefix: PathPrefix::SlasPrivate,
+            upstream_target: Some(path),
+            ..route.clone()
+        };
+        let request = Request { head: &head, body: Some(body), body_follows: false, certificate: None, ..*request };
+        let refreshing = RoutedRequest { tenant, route: &route, request: &request, registers_session: true };
+        let Decision::Respond(response) = self.slas(refreshing, operation, &mut AuditRecord::default()).await? else {
+            return Err(GatewayError::SlasUnavailable);
+        };
+        if response.status != StatusCode::OK {
+            return Err(SlasRoutes::refresh_error(&response));
+        }
+        self.stages.storefronts.renewed(session, organization, response).await
     }
 
     /// Establishes the sender.
@@ -384,7 +540,7 @@ impl Gateway {
         audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
         audit.event = Some(Event::Login);
-        let RoutedRequest { tenant, route, request } = routed;
+        let RoutedRequest { tenant, route, request, .. } = routed;
         let operation = route.operation.as_deref().ok_or(GatewayError::OperationUnknown)?;
         let scopes = operation.system_scopes();
         let caller = self.stages.authn.caller(routed, &scopes, audit).await?;
@@ -420,7 +576,7 @@ impl Gateway {
         }
         let logout = self.stages.slas.pending_logout(routed).await?;
         let audit = login.map(|record| Box::new(PendingAuditLine::new(&self.audit, record)));
-        Ok(Decision::Forward(Forward { credential, reported: None, logout, permit, audit }))
+        Ok(Decision::Forward(Forward { credential, reported: None, logout, permit, audit, cookies: None }))
     }
 
     /// Notes the customer whom a trusted system's write concerns.

@@ -2,6 +2,7 @@
 //!
 //! - `sessions`: shoppers' tokens, refreshed for as long as their refresh token is valid
 //! - `on_behalf`: shopper tokens that trusted systems obtain (TSOB)
+//! - `references`: ids in place of tokens, for browsers
 //! - `system`: system tokens of Account Manager
 //! - `slas_budget`, `slas_window`, `health_probe`: limits and health of SLAS, shared by all replicas
 //! - `single_flight`, `polling`, `background_retry`: concurrency helpers
@@ -10,6 +11,7 @@ mod background_retry;
 pub mod health_probe;
 pub mod on_behalf;
 mod polling;
+pub mod references;
 pub mod sessions;
 pub mod single_flight;
 pub mod slas_budget;

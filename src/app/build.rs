@@ -29,6 +29,7 @@ use crate::{
         problem,
         router::Router,
         slas::SlasRoutes,
+        storefront::Storefronts,
         tenant::Tenant,
         upstream_auth::UpstreamAuth,
     },
@@ -47,6 +48,7 @@ use crate::{
     time::unix_now_signed,
     tokens::{
         on_behalf::{OnBehalfTokens, TsobIssuer},
+        references::References,
         sessions::{self, Sessions},
         slas_budget::SlasBudget,
         system::SystemTokens,
@@ -232,6 +234,7 @@ fn build_gateway(settings: &Settings, shared: &Snapshot, carried: &Carried, on_b
     let (tenants, audit) = (Arc::clone(&shared.tenants), Arc::clone(&shared.audit));
     let (sessions, system_tokens) = (Arc::clone(&shared.sessions), Arc::clone(&shared.system_tokens));
     let shoppers = Arc::clone(&shared.shoppers);
+    let references = Arc::new(References::new(Arc::clone(&carried.persistence.store)));
     let stages = Stages {
         router: Router::new(
             Arc::clone(&shared.operations),
@@ -253,6 +256,7 @@ fn build_gateway(settings: &Settings, shared: &Snapshot, carried: &Carried, on_b
             &settings.timeouts,
         ),
         slas: SlasRoutes::new(sessions, shoppers),
+        storefronts: Storefronts::new(&settings.tenants, references),
     };
     Gateway::new(stages, tenants, audit)
 }

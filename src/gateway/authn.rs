@@ -196,7 +196,7 @@ impl Authenticator {
         exchange: Exchange<'_>,
         audit: &mut AuditRecord,
     ) -> Result<AuthenticatedCaller, GatewayError> {
-        let RoutedRequest { tenant, route, request } = routed;
+        let RoutedRequest { tenant, route, request, .. } = routed;
         match Authorization::parse(&request.head.headers)? {
             Authorization::Bearer(token) if jwt::has_system_token_algorithm(token.expose_secret()) => {
                 let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_authorized_by_role());

@@ -31,6 +31,7 @@ use super::{
     error::GatewayError,
     form::{self, Form},
     headers::HeaderEdits,
+    origin::{is_own_origin, origin},
     path::RequestPath,
     policy::{Methods, Operations},
     query::Query,
@@ -117,7 +118,7 @@ impl Cors {
     /// Whether a form must be read before the gateway knows the site of a request, on which its origin depends.
     pub(super) fn needs_form(&self, route: &Route, head: &Parts) -> bool {
         self.of_tenant(&route.organization).is_some_and(|origins| origins.depends_on_site)
-            && fields::origin(&head.headers).is_some()
+            && origin(&head.headers).is_some()
     }
 
     /// Returns the response to a preflight of a path where methods are published. `None` if the request is no preflight.
@@ -195,7 +196,7 @@ impl Cors {
         }
         let channel = route.and_then(|route| route.channel.as_ref());
         let allowed = self.allowed(&origins, head, channel);
-        let origin = fields::origin(&head.headers);
+        let origin = origin(&head.headers);
         if let (Some((entry, _)), Some(origin)) = (allowed, origin) {
             edits.set.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
             if entry.credentials {
@@ -208,7 +209,9 @@ impl Cors {
         match allowed {
             _ if is_preflight => {}
             Some((_, counters)) => counters.count(CorsResult::Allowed),
-            None if origin.is_some_and(|origin| fields::is_own_origin(head, origin)) => {}
+            None if origin
+                .and_then(|origin| origin.to_str().ok())
+                .is_some_and(|origin| is_own_origin(head, origin)) => {}
             None => self.counters(&origins).count(CorsResult::Refused),
         }
         Some(edits)
@@ -221,7 +224,7 @@ impl Cors {
         head: &Parts,
         channel: Option<&SiteId>,
     ) -> Option<(&'a AllowedOrigin, &'a CorsCounters)> {
-        let origin = fields::origin(&head.headers)?.as_bytes();
+        let origin = origin(&head.headers)?.as_bytes();
         let find = |of: &'a TenantOrigins| {
             let in_query = of.depends_on_site.then(|| site_in_query(head)).flatten();
             of.find(origin, in_query.as_ref().or(channel)).map(|entry| (entry, &of.counters))

@@ -28,7 +28,14 @@ pub(super) enum Source {
     /// The shopper's verified token, as received.
     Shopper(Arc<Shopper>),
     /// The newest token of the shopper's session, in place of the received one.
-    Session(Arc<Shopper>, SecretString),
+    Session {
+        /// The shopper.
+        shopper: Arc<Shopper>,
+        /// The token.
+        token: SecretString,
+        /// Whether the client gets the token too.
+        is_handed_over: bool,
+    },
     /// A trusted system's verified token, as received.
     Caller(Arc<Caller>),
     /// A system token that the gateway obtained for a trusted system.
@@ -69,6 +76,15 @@ impl UpstreamCredential {
         &self.0
     }
 
+    /// The same credential, which no response contains.
+    #[must_use]
+    pub(super) fn without_hand_over(mut self) -> Self {
+        if let Source::Session { is_handed_over, .. } = &mut self.0 {
+            *is_handed_over = false;
+        }
+        self
+    }
+
     /// Whether the gateway removes the received `Authorization`.
     #[must_use]
     pub fn strips_authorization(&self) -> bool {
@@ -79,7 +95,7 @@ impl UpstreamCredential {
     #[must_use]
     pub fn authorization(&self) -> Option<HeaderValue> {
         match &self.0 {
-            Source::Session(_, token) => bearer(token),
+            Source::Session { token, .. } => bearer(token),
             Source::System(_, token) => Some(token.token.authorization.clone()),
             Source::OnBehalf(_, token) => Some(token.ready.authorization.clone()),
             Source::Shopper(_)
@@ -104,8 +120,9 @@ impl UpstreamCredential {
     #[must_use]
     pub fn response_authorization(&self) -> Option<HeaderValue> {
         match &self.0 {
-            Source::Session(_, token) => bearer(token),
-            Source::Shopper(_)
+            Source::Session { token, is_handed_over: true, .. } => bearer(token),
+            Source::Session { .. }
+            | Source::Shopper(_)
             | Source::Caller(_)
             | Source::System(..)
             | Source::OnBehalf(..)
@@ -128,15 +145,15 @@ impl UpstreamCredential {
     /// Whether the gateway put the token into the request, so that it can replace the token.
     #[must_use]
     pub fn is_injected(&self) -> bool {
-        matches!(self.0, Source::Session(..) | Source::System(..) | Source::OnBehalf(..))
+        matches!(self.0, Source::Session { .. } | Source::System(..) | Source::OnBehalf(..))
     }
 
     /// Returns the sender for metrics and logs: a kind of sender, or the name of a configured caller.
     #[must_use]
     pub fn caller_label(&self) -> &str {
         match &self.0 {
-            Source::Shopper(shopper) | Source::Session(shopper, _) if shopper.is_registered => "registered",
-            Source::Shopper(_) | Source::Session(..) => "guest",
+            Source::Shopper(shopper) | Source::Session { shopper, .. } if shopper.is_registered => "registered",
+            Source::Shopper(_) | Source::Session { .. } => "guest",
             Source::Caller(caller) | Source::System(caller, _) | Source::OnBehalf(caller, _) => &caller.settings.name,
             Source::Slas | Source::SlasClient(..) => "slas",
             Source::Reported { .. } => "reported",

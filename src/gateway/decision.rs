@@ -1,8 +1,10 @@
 //! The result of the pipeline: forward the request, or respond.
 
+use http::HeaderValue;
+
 use super::{
-    audit_line::PendingAuditLine, credential::UpstreamCredential, error::GatewayError, limits::Permit,
-    response::LocalResponse,
+    audit_line::PendingAuditLine, credential::UpstreamCredential, error::GatewayError, headers::HeaderEdits,
+    limits::Permit, response::LocalResponse,
 };
 use crate::{tokens::sessions::CallerHeldSession, verify::shopper_token::VerifiedToken};
 
@@ -28,6 +30,21 @@ pub struct Forward {
     pub permit: Permit,
     /// The audit line to write when Salesforce has answered: a login, or a write of a trusted system.
     pub audit: Option<Box<PendingAuditLine>>,
+    /// What a session in cookies changes; absent for a request with a token of its own.
+    pub cookies: Option<Box<CookieSession>>,
+}
+
+/// What a session in cookies changes in a request on its way upstream, and in its response.
+#[derive(Debug)]
+pub struct CookieSession {
+    /// The edits of the request's header fields.
+    pub request: HeaderEdits,
+    /// The path and query to send upstream, if they differ from the route's.
+    pub target: Option<String>,
+    /// The values of `Set-Cookie` for the response, whatever its status.
+    pub set: Vec<HeaderValue>,
+    /// The domain of the storefront's cookies, for those of Salesforce; `None`: the storefront's host alone.
+    pub domain: Option<String>,
 }
 
 /// A logout on its way to SLAS.

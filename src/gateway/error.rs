@@ -55,6 +55,14 @@ pub enum GatewayError {
     OriginsNotConfigured,
     /// The policy table has the path with these other methods.
     MethodNotAllowed(Methods),
+    /// A request for tokens of a storefront's client does not name the storefront's site.
+    SiteHeaderMissing,
+    /// A storefront's page has neither a session cookie nor a token.
+    AccessCookieMissing,
+    /// A storefront's page asks for a refresh and has no refresh cookie, or one of a session that has ended.
+    RefreshCookieInvalid,
+    /// A browser would drop a session cookie of this name, because it is too large.
+    CookieTooLarge(String),
     /// The gateway does not offer the operation.
     OperationNotAllowed,
     /// The policy table has no such operation, or the organization is not configured.

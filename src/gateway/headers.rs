@@ -10,7 +10,12 @@ use http::{
 };
 
 use self::client_fields::is_forbidden;
-use super::{field_names::eq_ignoring_separator, on_behalf_header::GUEST_USID, problem::ERROR_HEADER};
+use super::{
+    cookies::{CookieEdit, without_session_cookies},
+    field_names::eq_ignoring_separator,
+    on_behalf_header::GUEST_USID,
+    problem::ERROR_HEADER,
+};
 use crate::correlation;
 
 /// The field of a request and its response that identifies their log line.
@@ -41,11 +46,10 @@ pub fn request_edits(headers: &HeaderMap, upstream_host: &HeaderValue, correlati
     edits.set.push((CORRELATION_ID, correlation_id.clone()));
     edits.set.push((VIA, HeaderValue::from_static("1.1 shopper-gateway")));
     // HTTP/2 may split cookies into several fields. HTTP/1.1 servers expect one (RFC 9113, 8.2.3).
-    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if cookies.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
-    {
-        edits.set.push((COOKIE, joined));
+    match without_session_cookies(headers, false) {
+        CookieEdit::Keep => {}
+        CookieEdit::Remove => edits.remove.push(COOKIE),
+        CookieEdit::Set(rest) => edits.set.push((COOKIE, rest)),
     }
     edits
 }

@@ -59,7 +59,7 @@ impl LegacyLogins {
         routed: RoutedRequest<'t>,
         audit: &mut AuditRecord,
     ) -> Result<(LoginTarget<'t>, LoginCredentials), GatewayError> {
-        let RoutedRequest { tenant, route, request } = routed;
+        let RoutedRequest { tenant, route, request, .. } = routed;
         let requested = route.client_id.as_deref();
         let client = tenant.settings.slas_clients.iter().find(|client| Some(client.id.as_str()) == requested);
         self.count_use(Endpoint::Login, client.map(|client| &client.id), tenant);

@@ -237,7 +237,7 @@ impl RateLimits {
         routed: RoutedRequest<'_>,
         credential: &UpstreamCredential,
     ) -> Result<Permit, GatewayError> {
-        if let Source::Shopper(shopper) | Source::Session(shopper, _) = credential.source() {
+        if let Source::Shopper(shopper) | Source::Session { shopper, .. } = credential.source() {
             self.acquire_shopper(shopper)?;
         }
         let mut permit = Permit::default();
@@ -264,7 +264,7 @@ impl RateLimits {
         credential: &UpstreamCredential,
         permit: &mut Permit,
     ) -> Result<(), GatewayError> {
-        let RoutedRequest { tenant, route, request } = routed;
+        let RoutedRequest { tenant, route, request, .. } = routed;
         if let Some(kind) = AttemptKind::of(route) {
             permit.login = self.begin(routed, &LoginAttempt::read(kind, request)?)?;
         }

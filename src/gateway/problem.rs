@@ -89,10 +89,34 @@ pub fn refresh_token_revoked() -> LocalResponse {
     response
 }
 
-/// Returns the response to a rejected request: a problem document (RFC 9457).
+/// Returns the body that PWA Kit's runtime gives to an error of a session in cookies. Its pages look for these very texts. `None`
+/// for all other errors.
+fn pwa_kit_body(error: &GatewayError, detail: &str) -> Option<String> {
+    let document = match error {
+        GatewayError::AccessCookieMissing | GatewayError::RefreshCookieInvalid => {
+            serde_json::json!({ "message": detail })
+        }
+        GatewayError::SiteHeaderMissing | GatewayError::CookieTooLarge(_) => {
+            serde_json::json!({ "error": "Internal server error", "message": detail })
+        }
+        _ => return None,
+    };
+    Some(document.to_string())
+}
+
+/// Returns the response to a rejected request: a problem document (RFC 9457), or the JSON that PWA Kit's pages expect.
 #[must_use]
 pub fn response(error: &GatewayError) -> LocalResponse {
     let ErrorTemplate { status, code, detail } = template_of(error);
+    if let Some(body) = pwa_kit_body(error, &detail) {
+        let mut response = LocalResponse::json(status, Bytes::from(body));
+        response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
+        if let Some(challenge) = challenge(error, status) {
+            response.headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        return LocalResponse { code: Some(code), ..response };
+    }
     let title = title_of(error, status);
     let problem = Problem {
         title,
@@ -228,6 +252,24 @@ fn template_of(error: &GatewayError) -> ErrorTemplate {
             "method_not_allowed",
             "No operation of this path has this method. The header Allow lists the methods.",
         ),
+        GatewayError::SiteHeaderMissing => template(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "request_invalid",
+            "HttpOnly session cookies are enabled but siteId is missing. Ensure the x-site-id header is set on the request.",
+        ),
+        GatewayError::CookieTooLarge(name) => template_with(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "request_invalid",
+            format!(
+                "The cookie {name} has more than 4096 bytes, and browsers would drop it. Set cookies = \"reference\" in [[tenants.storefronts]]."
+            ),
+        ),
+        GatewayError::AccessCookieMissing => {
+            template(StatusCode::BAD_REQUEST, "token_missing", "access_token_cookie_missing")
+        }
+        GatewayError::RefreshCookieInvalid => {
+            template(StatusCode::UNAUTHORIZED, "token_invalid", "invalid refresh_token")
+        }
         GatewayError::OperationNotAllowed => {
             template(StatusCode::FORBIDDEN, "operation_not_allowed", "The gateway does not offer this operation.")
         }

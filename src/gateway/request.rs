@@ -36,6 +36,8 @@ pub(super) struct RoutedRequest<'r> {
     pub(super) tenant: &'r Tenant,
     pub(super) route: &'r Route,
     pub(super) request: &'r Request<'r>,
+    /// Whether tokens that SLAS issues to this request become a session.
+    pub(super) registers_session: bool,
 }
 
 /// Without the header fields and the body, which contain credentials.
@@ -46,8 +48,21 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
+/// The prefix of a path. PWA Kit's storefronts call Salesforce below prefixes of their own host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathPrefix {
+    /// None: the path is Salesforce's own.
+    None,
+    /// `/mobify/slas/private`: SLAS, with the credential of a private client. Storefronts leave its secret to the proxy there.
+    SlasPrivate,
+    /// `/mobify/slas/public`: SLAS, with no credential of the gateway.
+    SlasPublic,
+    /// `/mobify/proxy/api`: the API, with the token of a session cookie.
+    Api,
+}
+
 /// What a request asks for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// The organization that the path names. The configuration has it.
     pub organization: OrganizationId,
@@ -59,8 +74,8 @@ pub struct Route {
     pub channel: Option<SiteId>,
     /// `clientId` of the query, unverified.
     pub client_id: Option<String>,
-    /// Whether the path begins with PWA Kit's prefix. Storefronts leave their client's secret to the proxy there.
-    pub for_storefront: bool,
+    /// The prefix below which a storefront finds the path.
+    pub prefix: PathPrefix,
     /// The path and query to send upstream, if they differ from the received ones.
     pub upstream_target: Option<String>,
     /// The maximum size of the body, bytes.

@@ -1,15 +1,18 @@
 //! Routing: the operation, organization and site that a request asks for. No I/O.
 
+mod prefix;
+
 use std::sync::Arc;
 
 use http::{Method, request::Parts};
 
+use self::prefix::PrefixedPath;
 use super::{
     error::GatewayError,
     path::RequestPath,
     policy::{Match, Methods, Operation, OperationKind, Operations, RouteError, slas_paths},
     query::Query,
-    request::{RequiredBody, Route},
+    request::{PathPrefix, RequiredBody, Route},
     tenant::Tenants,
     validate,
 };
@@ -17,9 +20,6 @@ use crate::{
     config::{Limits, Policy, PolicyMode, UnknownOperations},
     types::{OrganizationId, SiteId},
 };
-
-/// The prefix of PWA Kit's storefronts for SLAS. The rest of the path is SLAS's own.
-const PWA_KIT_PREFIX: &str = "/mobify/slas/private";
 
 /// What is published at a path.
 #[derive(Debug)]
@@ -39,13 +39,20 @@ pub struct Router {
     tenants: Arc<Tenants>,
     limits: Limits,
     policy: Policy,
+    /// The base paths of all storefronts.
+    base_paths: Vec<String>,
 }
 
 impl Router {
     /// A router for the operations and organizations of a configuration.
     #[must_use]
     pub fn new(operations: Arc<Operations>, tenants: Arc<Tenants>, limits: Limits, policy: Policy) -> Self {
-        Self { operations, tenants, limits, policy }
+        let storefronts = tenants.values().flat_map(|tenant| &tenant.settings.storefronts);
+        let mut base_paths: Vec<String> =
+            storefronts.map(|storefront| storefront.base_path.clone()).filter(|base| !base.is_empty()).collect();
+        base_paths.sort();
+        base_paths.dedup();
+        Self { operations, tenants, limits, policy, base_paths }
     }
 
     /// Validates the head of a request and finds its route.
@@ -58,27 +65,25 @@ impl Router {
         self.check_head(head)?;
         let received = RequestPath::parse(head.uri.path())?;
         let query = Query::parse(head.uri.query())?;
-        let slas_path = received.without_prefix(PWA_KIT_PREFIX);
-        let for_storefront = slas_path.is_some();
-        let path = slas_path.as_ref().unwrap_or(&received);
-
+        let split = PrefixedPath::split(received, &self.base_paths);
+        let PrefixedPath { path, prefix, .. } = &split;
         let (operation, organization) = match self.find(&head.method, path) {
-            Ok(found) if slas_paths::is_misplaced(found.operation.kind, path, for_storefront) => {
+            Ok(found) if slas_paths::is_misplaced(found.operation.kind, path, is_for_slas(*prefix)) => {
                 return Err(GatewayError::OperationNotAllowed);
             }
             Ok(found) => (Some(Arc::clone(found.operation)), organization_of(&found)),
             Err(RouteError::Ambiguous(error)) => return Err(error.into()),
             Err(RouteError::Unknown | RouteError::MethodNotPublished) => {
-                if !self.forwards_unknown(path, for_storefront) {
-                    let published = self.published_at(path, for_storefront)?;
+                if !self.forwards_unknown(path, *prefix) {
+                    let published = self.published_at(&split)?;
                     return Err(GatewayError::MethodNotAllowed(published.methods));
                 }
                 (None, organization_in(path))
             }
         };
-        let organization = self.known(organization)?;
+        let organization = self.known(&split, organization)?;
         let body_limit = operation.as_ref().and_then(|operation| operation.body_limit).unwrap_or(self.limits.body);
-        let upstream_target = slas_path.as_ref().map(|path| match head.uri.query() {
+        let upstream_target = (*prefix != PathPrefix::None).then(|| match head.uri.query() {
             Some(query) => format!("{}?{query}", path.raw()),
             None => path.raw().to_owned(),
         });
@@ -88,7 +93,7 @@ impl Router {
             site: site(&query)?,
             channel: None,
             client_id: query.single("clientId")?.map(|id| id.into_owned()),
-            for_storefront,
+            prefix: *prefix,
             upstream_target,
             body_limit: body_limit.max(self.limits.body),
             required_body: RequiredBody::None,
@@ -103,8 +108,7 @@ impl Router {
         self.check_head(head)?;
         let received = RequestPath::parse(head.uri.path())?;
         Query::parse(head.uri.query())?;
-        let slas_path = received.without_prefix(PWA_KIT_PREFIX);
-        self.published_at(slas_path.as_ref().unwrap_or(&received), slas_path.is_some())
+        self.published_at(&PrefixedPath::split(received, &self.base_paths))
     }
 
     /// Validates the head of a request.
@@ -115,19 +119,22 @@ impl Router {
         validate::check_head(head, &self.limits)
     }
 
-    fn published_at(&self, path: &RequestPath<'_>, for_storefront: bool) -> Result<PublishedPath, GatewayError> {
-        let is_published = |operation: &Operation| !slas_paths::is_misplaced(operation.kind, path, for_storefront);
+    fn published_at(&self, split: &PrefixedPath<'_>) -> Result<PublishedPath, GatewayError> {
+        let PrefixedPath { path, prefix, .. } = split;
+        let is_for_slas = is_for_slas(*prefix);
+        let is_published = |operation: &Operation| !slas_paths::is_misplaced(operation.kind, path, is_for_slas);
         match self.operations.methods(path, is_published) {
             Ok((methods, found)) => {
-                Ok(PublishedPath { organization: self.known(organization_of(&found))?, methods, is_in_table: true })
+                let organization = self.known(split, organization_of(&found))?;
+                Ok(PublishedPath { organization, methods, is_in_table: true })
             }
             Err(RouteError::Ambiguous(error)) => Err(error.into()),
-            Err(_) if self.forwards_unknown(path, for_storefront) => Ok(PublishedPath {
-                organization: self.known(organization_in(path))?,
+            Err(_) if self.forwards_unknown(path, *prefix) => Ok(PublishedPath {
+                organization: self.known(split, organization_in(path))?,
                 methods: Methods::all(),
                 is_in_table: false,
             }),
-            Err(_) if for_storefront || slas_paths::is_slas_path(path) => Err(GatewayError::OperationNotAllowed),
+            Err(_) if is_for_slas || slas_paths::is_slas_path(path) => Err(GatewayError::OperationNotAllowed),
             Err(_) => Err(GatewayError::OperationUnknown),
         }
     }
@@ -141,15 +148,24 @@ impl Router {
     }
 
     /// Whether a request for an operation that the table does not have is forwarded. Paths of SLAS are never open this way.
-    fn forwards_unknown(&self, path: &RequestPath<'_>, for_storefront: bool) -> bool {
+    fn forwards_unknown(&self, path: &RequestPath<'_>, prefix: PathPrefix) -> bool {
         let is_forwarded = !self.rejects_unknown_operations() || self.is_report_mode();
-        is_forwarded && !for_storefront && !slas_paths::is_slas_path(path)
+        is_forwarded && !is_for_slas(prefix) && !slas_paths::is_slas_path(path)
     }
 
-    /// The organization of a path, if the configuration has it.
-    fn known(&self, organization: Option<OrganizationId>) -> Result<OrganizationId, GatewayError> {
-        let known = organization.filter(|organization| self.tenants.contains_key(organization));
-        known.ok_or(GatewayError::OperationUnknown)
+    /// The organization of a path, if the configuration has it, and a storefront of it that may have such a path.
+    fn known(
+        &self,
+        split: &PrefixedPath<'_>,
+        organization: Option<OrganizationId>,
+    ) -> Result<OrganizationId, GatewayError> {
+        let is_known = |organization: &OrganizationId| {
+            self.tenants.get(organization).is_some_and(|tenant| {
+                let mut storefronts = tenant.settings.storefronts.iter();
+                !split.needs_storefront() || storefronts.any(|storefront| storefront.base_path == split.base)
+            })
+        };
+        organization.filter(is_known).ok_or(GatewayError::OperationUnknown)
     }
 
     /// Whether the policy rejects operations that its table does not have.
@@ -167,12 +183,24 @@ impl Router {
         self.operations.iter().filter(|operation| operation.kind == OperationKind::DeprecatedTrustedSystemLogin)
     }
 
+    /// The operation by which SLAS issues tokens.
+    pub(super) fn token_operation(&self) -> Option<&Arc<Operation>> {
+        self.operations
+            .iter()
+            .find(|operation| operation.kind == OperationKind::Slas && operation.id == "getAccessToken")
+    }
+
     /// Returns the customer that the path of a request names.
     pub(super) fn customer_in_path(&self, head: &Parts) -> Option<String> {
-        let path = RequestPath::parse(head.uri.path()).ok()?;
-        let found = self.find(&head.method, &path).ok()?;
+        let split = PrefixedPath::split(RequestPath::parse(head.uri.path()).ok()?, &self.base_paths);
+        let found = self.find(&head.method, &split.path).ok()?;
         ["customerId", "customerNo"].into_iter().find_map(|name| found.parameter(name)).map(str::to_owned)
     }
+}
+
+/// Whether only operations of SLAS are served below a prefix.
+fn is_for_slas(prefix: PathPrefix) -> bool {
+    matches!(prefix, PathPrefix::SlasPrivate | PathPrefix::SlasPublic)
 }
 
 /// Returns the organization in the path of a published operation.

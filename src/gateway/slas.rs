@@ -13,6 +13,7 @@ mod token_endpoint;
 use std::sync::Arc;
 
 use http::{Method, request::Parts};
+use secrecy::SecretString;
 
 pub use self::{
     client_auth::{added_credential, clients_with_added_credential},
@@ -34,7 +35,12 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    config, observability::audit::AuditRecord, tokens::sessions::Sessions, verify::shopper_token::ShopperVerifier,
+    config,
+    observability::audit::AuditRecord,
+    salesforce::{error::SalesforceError, transport::Response},
+    tokens::sessions::Sessions,
+    types::{ClientId, OrganizationId, SiteId},
+    verify::shopper_token::ShopperVerifier,
 };
 
 /// Serves the SLAS paths.
@@ -65,6 +71,45 @@ impl SlasRoutes {
                 || client_auth::needs_form(&tenant.settings, route, operation, head))
     }
 
+    /// Returns the SLAS client that a request names: in Basic credentials, in the query or in the form.
+    ///
+    /// # Errors
+    /// [`GatewayError::Ambiguous`] if the request names two clients.
+    pub(super) fn client(routed: RoutedRequest<'_>) -> Result<Option<String>, GatewayError> {
+        let request = routed.request;
+        match Authorization::parse(&request.head.headers) {
+            Ok(Authorization::Basic(basic)) => Ok(Some(basic.user)),
+            _ => client_auth::named_client(request.head, request.body.as_ref()),
+        }
+    }
+
+    /// Returns the error of a refresh that SLAS rejected.
+    pub(super) fn refresh_error(response: &LocalResponse) -> GatewayError {
+        let LocalResponse { status, headers, body, .. } = response;
+        let response = Response { status: *status, headers: headers.clone(), body: body.clone() };
+        let error = SalesforceError::from_response(&response);
+        if error.is_refresh_token_rejected() {
+            GatewayError::AccessCookieMissing
+        } else {
+            GatewayError::from_slas(&error)
+        }
+    }
+
+    /// Returns whether the shopper of a refresh token's session has refused to be tracked, as `dnt` of a token request. `None` if the
+    /// gateway does not have the session.
+    ///
+    /// # Errors
+    /// [`GatewayError::StoreUnavailable`].
+    pub(super) async fn do_not_track(
+        &self,
+        organization: &OrganizationId,
+        client: &ClientId,
+        site: &SiteId,
+        refresh: &SecretString,
+    ) -> Result<Option<&'static str>, GatewayError> {
+        self.token_endpoint.do_not_track(organization, client, site, refresh).await
+    }
+
     /// Checks a request and returns the credential to send: the client's own, or the credential of the private client that the
     /// request names.
     ///
@@ -76,7 +121,7 @@ impl SlasRoutes {
         routed: RoutedRequest<'_>,
         operation: &Operation,
     ) -> Result<UpstreamCredential, GatewayError> {
-        let RoutedRequest { tenant, route, request } = routed;
+        let RoutedRequest { tenant, route, request, .. } = routed;
         let head = request.head;
         if on_behalf_header::is_present(&head.headers) {
             return Err(GatewayError::CallerNotAllowed);
@@ -113,12 +158,12 @@ impl SlasRoutes {
         operation: &Operation,
         credential: &UpstreamCredential,
     ) -> Option<Result<LocalResponse, GatewayError>> {
-        let RoutedRequest { tenant, request, .. } = routed;
+        let RoutedRequest { request, registers_session, .. } = routed;
         let form = request.body.as_ref().filter(|_| form::is_form(&request.head.headers))?;
         if !response::issues_tokens(operation) {
             return None;
         }
-        if !tenant.settings.register_sessions && !self.token_endpoint.must_record_epoch(operation, form) {
+        if !registers_session && !self.token_endpoint.must_record_epoch(operation, form) {
             return None;
         }
         let token_request = TokenRequest { routed, operation, form: form.clone(), credential };
@@ -133,7 +178,7 @@ impl SlasRoutes {
         &self,
         routed: RoutedRequest<'_>,
     ) -> Result<Option<PendingLogout>, GatewayError> {
-        let RoutedRequest { tenant, route, request } = routed;
+        let RoutedRequest { tenant, route, request, registers_session } = routed;
         let Some(operation) = route.operation.as_ref().filter(|operation| operation.kind == OperationKind::Slas) else {
             return Ok(None);
         };
@@ -143,7 +188,7 @@ impl SlasRoutes {
         if operation.id != "logoutCustomer" {
             return Ok(None);
         }
-        let uses_caller_held = tenant.settings.register_sessions && operation.is_checked_by_slas();
+        let uses_caller_held = registers_session && operation.is_checked_by_slas();
         self.logouts.of_logout(route, request.head, uses_caller_held).await
     }
 

@@ -92,7 +92,9 @@ impl UpstreamAuth {
         }
         match self.sessions.resolve(&token).instrument(spans::cache("session")).await? {
             TokenChoice::AsPresented => Ok(Source::Shopper(token.shopper).into()),
-            TokenChoice::Refreshed(newest) => Ok(Source::Session(token.shopper, newest).into()),
+            TokenChoice::Refreshed(newest) => {
+                Ok(Source::Session { shopper: token.shopper, token: newest, is_handed_over: true }.into())
+            }
         }
     }
 
@@ -196,9 +198,10 @@ impl UpstreamAuth {
             Source::OnBehalf(caller, token) => {
                 Source::OnBehalf(Arc::clone(caller), self.on_behalf.replace_rejected(token).await?)
             }
-            Source::Session(shopper, token) => {
+            Source::Session { shopper, token, is_handed_over } => {
                 let refused = token_digest(token.expose_secret());
-                Source::Session(Arc::clone(shopper), self.sessions.replace_rejected_token(&refused).await?)
+                let token = self.sessions.replace_rejected_token(&refused).await?;
+                Source::Session { shopper: Arc::clone(shopper), token, is_handed_over: *is_handed_over }
             }
             Source::Shopper(_)
             | Source::Caller(_)

@@ -199,14 +199,16 @@ impl Slas {
         client: &SlasClient,
         site: &SiteId,
         refresh_token: &SecretString,
+        do_not_track: Option<&str>,
         priority: Priority,
     ) -> Result<TokenResponse, SalesforceError> {
-        let form = [
+        let mut form = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose_secret()),
             ("client_id", client.id.as_str()),
             ("channel_id", site.as_str()),
         ];
+        form.extend(do_not_track.map(|do_not_track| ("dnt", do_not_track)));
         self.token(slas_call("refresh_token", priority), client, &form).await
     }
 

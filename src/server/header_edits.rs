@@ -2,7 +2,7 @@
 
 use http::{
     HeaderValue, Method, StatusCode,
-    header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, SET_COOKIE, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
 use pingora::{
@@ -13,7 +13,9 @@ use pingora::{
 
 use super::{context::RequestContext, http10::is_http10};
 use crate::gateway::{
+    cookies,
     cors::ResponseSource,
+    decision::CookieSession,
     headers::{self, HeaderEdits},
     on_behalf_header::GUEST_USID,
     slas,
@@ -28,6 +30,15 @@ pub(super) fn edit_request(session: &mut Session, request: &mut RequestHeader, c
     }
     for (name, value) in edits.set {
         request.insert_header(name, value)?;
+    }
+    let cookies = context.forward.as_ref().and_then(|forward| forward.cookies.as_deref());
+    if let Some(cookies) = cookies {
+        for name in &cookies.request.remove {
+            request.remove_header(name);
+        }
+        for (name, value) in &cookies.request.set {
+            request.insert_header(name, value.clone())?;
+        }
     }
     if let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) {
         if credential.strips_authorization() {
@@ -48,7 +59,9 @@ pub(super) fn edit_request(session: &mut Session, request: &mut RequestHeader, c
         request.insert_header(CONTENT_LENGTH, 0)?;
     }
     let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
-    let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
+    let of_cookies = cookies.and_then(|cookies| cookies.target.as_deref());
+    let own_target =
+        of_logout.or(of_cookies).or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
     // An origin server gets the path only (RFC 9112, 3.2.1), even if the client sent an absolute URI.
     let head = session.req_header();
     let is_absolute = !head.raw_path().starts_with(b"/");
@@ -90,6 +103,9 @@ pub(super) fn edit_final_response(response: &mut ResponseHeader, context: &mut R
         }
         apply(edits.header, response)?;
     }
+    if let Some(cookies) = context.forward.as_ref().and_then(|forward| forward.cookies.as_deref()) {
+        set_cookies(response, cookies)?;
+    }
     let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) else { return Ok(()) };
     // Token and USID are for this client only, so no cache may store the response.
     if let Some(authorization) = credential.response_authorization() {
@@ -98,6 +114,21 @@ pub(super) fn edit_final_response(response: &mut ResponseHeader, context: &mut R
     }
     if let Some(usid) = credential.guest_usid() {
         response.insert_header(GUEST_USID, usid)?;
+        response.insert_header(CACHE_CONTROL, "no-store")?;
+    }
+    Ok(())
+}
+
+/// Sets the cookies of a storefront's session. Salesforce's own cookies get the storefront's domain.
+pub(super) fn set_cookies(response: &mut ResponseHeader, cookies: &CookieSession) -> Result<()> {
+    let localized = cookies::localize(&response.headers, cookies.domain.as_deref());
+    if !localized.is_empty() {
+        response.remove_header(&SET_COOKIE);
+    }
+    for cookie in localized.into_iter().chain(cookies.set.iter().cloned()) {
+        response.append_header(SET_COOKIE, cookie)?;
+    }
+    if !cookies.set.is_empty() {
         response.insert_header(CACHE_CONTROL, "no-store")?;
     }
     Ok(())

@@ -13,6 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use moka::Expiry;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
@@ -32,8 +33,9 @@ use crate::{
 /// Cache entries per session of the capacity: twice its digests and one for a revocation, because sessions beyond the
 /// capacity are kept until the next sweep.
 const ENTRIES_PER_SESSION: usize = 2 * (RECENT_TOKENS + 2 + MAX_CALLER_REFRESH_TOKENS);
-/// Maximum number of stored values. Beyond it, no further value is accepted.
-const MAX_VALUES: usize = 1_000;
+/// Maximum number of stored values for each session, and of those of the gateway itself. Beyond it, the least used ones are dropped.
+const VALUES_PER_SESSION: usize = 4;
+const MIN_VALUES: usize = 1_000;
 
 /// Sessions in the memory of this process.
 #[derive(Debug)]
@@ -45,13 +47,32 @@ pub struct MemoryStore {
     creation_locks: Mutex<HashMap<TokenDigest, (CreationLock, Instant)>>,
     /// By a SHA-256: a login id may have thousands of bytes.
     buckets: KeyedRateLimiter<[u8; 32]>,
-    values: Mutex<HashMap<[u8; 32], StoredValue>>,
+    values: moka::sync::Cache<[u8; 32], StoredValue>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct StoredValue {
-    bytes: Vec<u8>,
-    expires_at: Instant,
+    bytes: Arc<[u8]>,
+    life: Duration,
+}
+
+/// Each value expires after its own time.
+struct ValueExpiry;
+
+impl Expiry<[u8; 32], StoredValue> for ValueExpiry {
+    fn expire_after_create(&self, _: &[u8; 32], value: &StoredValue, _: Instant) -> Option<Duration> {
+        Some(value.life)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &[u8; 32],
+        value: &StoredValue,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(value.life)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +108,11 @@ struct SessionState {
     has_ended: bool,
 }
 
+fn values(capacity: usize) -> moka::sync::Cache<[u8; 32], StoredValue> {
+    let most = capacity.saturating_mul(VALUES_PER_SESSION).saturating_add(MIN_VALUES);
+    moka::sync::Cache::builder().max_capacity(u64::try_from(most).unwrap_or(u64::MAX)).expire_after(ValueExpiry).build()
+}
+
 impl MemoryStore {
     /// An empty store for `capacity` sessions.
     #[must_use]
@@ -97,7 +123,7 @@ impl MemoryStore {
             revocations: RevocationSet::default(),
             creation_locks: Mutex::default(),
             buckets: KeyedRateLimiter::default(),
-            values: Mutex::default(),
+            values: values(capacity),
         }
     }
 
@@ -334,20 +360,12 @@ impl SessionStore for MemoryStore {
     }
 
     async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
-        let (name, now) = (sha256(name), Instant::now());
-        let mut values = self.values.lock();
-        values.retain(|_, value| value.expires_at > now);
-        if values.len() >= MAX_VALUES && !values.contains_key(&name) {
-            return Err(StoreError::Broken("too many stored values"));
-        }
-        values.insert(name, StoredValue { bytes: value.to_vec(), expires_at: now + life });
+        self.values.insert(sha256(name), StoredValue { bytes: value.into(), life });
         Ok(())
     }
 
     async fn get_value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let values = self.values.lock();
-        let value = values.get(&sha256(name)).filter(|value| value.expires_at > Instant::now());
-        Ok(value.map(|value| value.bytes.clone()))
+        Ok(self.values.get(&sha256(name)).map(|value| value.bytes.to_vec()))
     }
 
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize> {

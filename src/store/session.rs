@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 
 use super::{
     refresh_token_history::{CallerRefreshToken, MAX_CALLER_REFRESH_TOKENS, RefreshTokenHistory},
     revocations::{Epoch, RevocationKeys},
 };
 use crate::{
-    jwt::TokenDigest,
+    jwt::{self, TokenDigest},
     time::unix_now,
     types::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
 };
@@ -133,6 +134,22 @@ impl Session {
     /// The refresh tokens that callers hold.
     pub fn caller_refresh_tokens(&self) -> impl Iterator<Item = &CallerRefreshToken> {
         self.refresh_token_history.iter().flat_map(|handed| handed.iter())
+    }
+
+    /// Whether the shopper has refused to be tracked (`dnt`), by the newest access token, in the form of a token request: the token
+    /// has `0` or `1`. SLAS resets the choice at a refresh that does not send it.
+    #[must_use]
+    pub fn do_not_track(&self) -> Option<&'static str> {
+        #[derive(Deserialize)]
+        struct Choice {
+            dnt: Option<serde_json::Value>,
+        }
+        let claims = jwt::read_unverified::<Choice>(self.access_token.expose_secret())?;
+        match claims.dnt?.to_string().trim_matches('"') {
+            "1" | "true" => Some("true"),
+            "0" | "false" => Some("false"),
+            _ => None,
+        }
     }
 
     /// All digests that identify the session: its name, its access tokens, and the refresh tokens that callers hold.

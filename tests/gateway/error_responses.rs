@@ -57,6 +57,11 @@ fn name(refusal: &GatewayError) -> &'static str {
         GatewayError::OriginNotAllowed => "origin_not_allowed",
         GatewayError::OriginsNotConfigured => "origins_not_configured",
         GatewayError::MethodNotAllowed(_) => "method_not_allowed",
+        // In the form of PWA Kit's runtime, not as problem documents: `storefronts` tests them.
+        GatewayError::SiteHeaderMissing => "site_header_missing",
+        GatewayError::AccessCookieMissing => "access_cookie_missing",
+        GatewayError::RefreshCookieInvalid => "refresh_cookie_invalid",
+        GatewayError::CookieTooLarge(_) => "cookie_too_large",
         GatewayError::ShopperUnknown => "shopper_unknown",
         GatewayError::LoginConflict => "login_conflict",
         GatewayError::TooLarge(TooLargePart::Body) => "too_large_body",

@@ -57,6 +57,7 @@ mod store;
 mod store_connections;
 mod store_keyspace;
 mod store_outages;
+mod storefronts;
 mod streaming;
 mod tls;
 mod tokens;

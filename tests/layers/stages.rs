@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// The stages, by their files and folders below `src/gateway/`.
-const STAGES: [&str; 8] = ["router", "cors", "limits", "authn", "authz", "upstream_auth", "legacy", "slas"];
+const STAGES: [&str; 9] =
+    ["router", "cors", "limits", "authn", "authz", "upstream_auth", "legacy", "slas", "storefront"];
 
 /// Returns the stage that a file belongs to.
 fn stage(file: &str) -> Option<&str> {

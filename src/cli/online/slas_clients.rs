@@ -74,7 +74,8 @@ async fn probe_secret(
     site: &SiteId,
 ) -> Result<(), SalesforceError> {
     let client = SlasClient { secret: Some(secret.clone()), previous_secret: None, ..client.clone() };
-    let refreshed = slas.refresh(&client, site, &SecretString::from(INVALID_REFRESH_TOKEN), Priority::Login).await;
+    let refreshed =
+        slas.refresh(&client, site, &SecretString::from(INVALID_REFRESH_TOKEN), None, Priority::Login).await;
     match refreshed {
         Err(error) if !error.is_refresh_token_rejected() => Err(error),
         _ => Ok(()),

@@ -8,7 +8,7 @@ use crate::{
     gateway::{
         callers::Callers,
         policy::{OperationKind, Security},
-        request::RequiredBody,
+        request::{PathPrefix, RequiredBody},
     },
     store::RevocationKeys,
     types::{OrganizationId, Usid},
@@ -45,7 +45,7 @@ fn route(operation: Operation, site: Option<&str>) -> Route {
         site: site.map(|site| site.parse().unwrap()),
         channel: None,
         client_id: None,
-        for_storefront: false,
+        prefix: PathPrefix::None,
         upstream_target: None,
         body_limit: 0,
         required_body: RequiredBody::None,

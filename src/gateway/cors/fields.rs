@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
-    header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY},
+    header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY},
     request::Parts,
 };
 
@@ -56,23 +56,6 @@ pub(super) fn is_preflight(head: &Parts) -> bool {
     head.method == Method::OPTIONS
         && head.headers.contains_key(ORIGIN)
         && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-/// The origin of the page that sends a request. `None` if there is none, or more than one.
-pub(super) fn origin(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let mut values = headers.get_all(ORIGIN).iter();
-    let origin = values.next()?;
-    values.next().is_none().then_some(origin)
-}
-
-/// Whether a page comes from the host that the request is for. The scheme may differ, because TLS may end at a proxy in front.
-pub(super) fn is_own_origin(head: &Parts, origin: &HeaderValue) -> bool {
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
-    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    let (Some(host), Some((scheme, page))) = (host, page) else { return false };
-    let default_port = if scheme == "https" { ":443" } else { ":80" };
-    host.strip_suffix(default_port).unwrap_or(host).eq_ignore_ascii_case(page)
 }
 
 /// The method that a preflight asks for.
@@ -196,30 +179,6 @@ mod tests {
         assert!(is_preflight(&head("OPTIONS", &[origin, requested])));
         for other in [head("GET", &[origin, requested]), head("OPTIONS", &[origin]), head("OPTIONS", &[requested])] {
             assert!(!is_preflight(&other), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn two_origins_are_no_origin() {
-        assert_eq!(origin(&fields(&[("origin", "https://a.example")])).unwrap(), "https://a.example");
-        assert_eq!(origin(&fields(&[("origin", "https://a.example"), ("origin", "https://a.example")])), None);
-        assert_eq!(origin(&fields(&[])), None);
-    }
-
-    #[test]
-    fn page_of_the_same_host_is_of_the_own_origin() {
-        for (host, page, own) in [
-            ("shop.example", "https://shop.example", true),
-            ("Shop.example:443", "https://shop.example", true),
-            ("shop.example:80", "http://shop.example", true),
-            ("127.0.0.1:8080", "http://127.0.0.1:8080", true),
-            ("shop.example", "https://shop.example:8443", false),
-            ("shop.example:443", "http://shop.example", false),
-            ("shop.example", "https://www.shop.example", false),
-            ("shop.example", "null", false),
-        ] {
-            let page = HeaderValue::from_str(page).unwrap();
-            assert_eq!(is_own_origin(&head("GET", &[("host", host)]), &page), own, "{host} {page:?}");
         }
     }
 

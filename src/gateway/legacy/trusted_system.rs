@@ -30,7 +30,7 @@ impl LegacyLogins {
         &self,
         routed: RoutedRequest<'_>,
     ) -> Result<OnBehalfHeader, GatewayError> {
-        let RoutedRequest { tenant, route, request } = routed;
+        let RoutedRequest { tenant, route, request, .. } = routed;
         let body = TrustedSystemLoginBody::read(request.body.as_deref().unwrap_or_default())?;
         let client = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
         self.count_use(Endpoint::TrustedSystemLogin, client.map(|client| &client.id), tenant);

@@ -76,7 +76,11 @@ fn key(organization: &OrganizationId, client: IpAddr) -> [u8; 32] {
 pub(super) fn priority(route: &Route, credential: &UpstreamCredential) -> Priority {
     match credential.source() {
         Source::Caller(_) | Source::System(..) | Source::OnBehalf(..) => Priority::Login,
-        Source::Shopper(_) | Source::Session(..) | Source::Slas | Source::SlasClient(..) | Source::Reported { .. } => {
+        Source::Shopper(_)
+        | Source::Session { .. }
+        | Source::Slas
+        | Source::SlasClient(..)
+        | Source::Reported { .. } => {
             if LOGINS.iter().any(|login| route.has_operation_id(login)) {
                 Priority::ForwardedLogin
             } else {

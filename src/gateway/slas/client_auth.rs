@@ -18,7 +18,7 @@ use crate::{
         form::{self, Form},
         policy::Operation,
         query::Query,
-        request::Route,
+        request::{PathPrefix, Route},
     },
     observability::audit::{AuditRecord, Event},
     salesforce::slas::{AGENT_CLIENT_AUTH, CLIENT_AUTH, bare_credentials, basic_credentials},
@@ -111,10 +111,11 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
 
 /// Whether the form must be read to know whose credential the gateway may add.
 pub(super) fn needs_form(tenant: &Tenant, route: &Route, operation: &Operation, head: &Parts) -> bool {
-    let target = ClientAuthTarget::of(operation);
+    let target = target(route, operation);
     let may_be_added = || {
         let authorization = Authorization::parse(&head.headers);
-        let is_placeholder = route.for_storefront && matches!(authorization, Ok(Authorization::Basic(_)));
+        let is_placeholder =
+            route.prefix == PathPrefix::SlasPrivate && matches!(authorization, Ok(Authorization::Basic(_)));
         target == ClientAuthTarget::Strict || is_placeholder || has_no_client(&authorization)
     };
     tenant.slas_clients.iter().any(|client| target.accepts(client)) && may_be_added()
@@ -131,7 +132,7 @@ pub(super) fn credential(
     head: &Parts,
     body: Option<&Bytes>,
 ) -> Result<UpstreamCredential, GatewayError> {
-    let target = ClientAuthTarget::of(operation);
+    let target = target(route, operation);
     // An unread form might request anything.
     let is_readable = head.method != Method::POST || (body.is_some() && form::is_form(&head.headers));
     if target == ClientAuthTarget::None || !is_readable {
@@ -139,7 +140,9 @@ pub(super) fn credential(
     }
     let authorization = Authorization::parse(&head.headers);
     let name = match &authorization {
-        Ok(Authorization::Basic(basic)) if target == ClientAuthTarget::Authorization && route.for_storefront => {
+        Ok(Authorization::Basic(basic))
+            if target == ClientAuthTarget::Authorization && route.prefix == PathPrefix::SlasPrivate =>
+        {
             Some(basic.user.clone())
         }
         _ if target == ClientAuthTarget::Strict || has_no_client(&authorization) => named_client(head, body)?,
@@ -150,6 +153,14 @@ pub(super) fn credential(
         .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && target.accepts(client)))
         .filter(|_| !on_behalf_hints::could_request_on_behalf(operation, head.uri.query(), body.map(|body| &body[..])));
     Ok(client.and_then(|client| credential_for(target, client)).unwrap_or_else(|| Source::Slas.into()))
+}
+
+/// Where the operation of a request expects a credential that the gateway may add.
+fn target(route: &Route, operation: &Operation) -> ClientAuthTarget {
+    match route.prefix {
+        PathPrefix::SlasPublic => ClientAuthTarget::None,
+        PathPrefix::None | PathPrefix::SlasPrivate | PathPrefix::Api => ClientAuthTarget::of(operation),
+    }
 }
 
 /// Whether a request brings no SLAS client's credential. A bearer token belongs to an agent, or is useless for client

@@ -25,7 +25,6 @@ use crate::{
         problem,
         request::RoutedRequest,
         response::LocalResponse,
-        tenant::Tenant,
     },
     salesforce::{
         error::SalesforceError,
@@ -36,7 +35,7 @@ use crate::{
     tokens::sessions::{
         CallerHeldSession, CallerRefresh, PresentedRefreshToken, RefreshTokenEpoch, SessionError, Sessions, TokenOrigin,
     },
-    types::SiteId,
+    types::{ClientId, OrganizationId, SiteId},
     verify::shopper_token::ShopperVerifier,
 };
 
@@ -141,11 +140,29 @@ impl TokenEndpoint {
             (None, false) => TokenOrigin::Login,
         };
         let response = request.send().await.map_err(|error| GatewayError::from_api(&error))?;
-        if self.register_session(token_request.routed.tenant, site, &response, origin).await {
+        if self.register_session(token_request.routed, site, &response, origin).await {
             Ok(token_request.response(&response))
         } else {
             Ok(problem::refresh_token_revoked())
         }
+    }
+
+    /// Returns `dnt` of the session of a refresh token.
+    ///
+    /// # Errors
+    /// [`GatewayError::StoreUnavailable`].
+    pub(super) async fn do_not_track(
+        &self,
+        organization: &OrganizationId,
+        client: &ClientId,
+        site: &SiteId,
+        refresh_token: &SecretString,
+    ) -> Result<Option<&'static str>, GatewayError> {
+        let found = self.sessions.find_caller_held(organization, client, Some(site), refresh_token).await;
+        Ok(match found.map_err(|_| GatewayError::StoreUnavailable)? {
+            PresentedRefreshToken::Session(session) => session.do_not_track(),
+            PresentedRefreshToken::Revoked | PresentedRefreshToken::Unknown => None,
+        })
     }
 
     /// Whether the gateway must read the response of a request that begins no session. After a logout, the tokens of a later login
@@ -165,8 +182,8 @@ impl TokenEndpoint {
         refresh_token: Option<&SecretString>,
         site: Option<&SiteId>,
     ) -> Result<RefreshTarget, GatewayError> {
-        let RoutedRequest { tenant, request, .. } = token_request.routed;
-        let Some(refresh_token) = refresh_token.filter(|_| tenant.settings.register_sessions) else {
+        let RoutedRequest { tenant, request, registers_session, .. } = token_request.routed;
+        let Some(refresh_token) = refresh_token.filter(|_| registers_session) else {
             return Ok(RefreshTarget::Slas);
         };
         let client = match Authorization::parse(&request.head.headers) {
@@ -184,12 +201,12 @@ impl TokenEndpoint {
         }
     }
 
-    /// Begins the session of a token response for a configured client, if the tenant registers sessions, and records that the login
+    /// Begins the session of a token response for a configured client, if the request registers one, and records that the login
     /// came after a logout. Returns `false` if the response is a refresh of a session that was logged out. In any other case the
     /// client gets SLAS's response, whatever is wrong with it.
     async fn register_session(
         &self,
-        tenant: &Tenant,
+        RoutedRequest { tenant, registers_session, .. }: RoutedRequest<'_>,
         site: Option<SiteId>,
         response: &Response,
         origin: TokenOrigin,
@@ -217,7 +234,7 @@ impl TokenEndpoint {
         };
         let shopper = &verified.shopper;
         let is_ours = tenant.settings.slas_clients.iter().any(|client| client.id == shopper.client);
-        let site = shopper.site.clone().or(site).filter(|_| is_ours && tenant.settings.register_sessions);
+        let site = shopper.site.clone().or(site).filter(|_| is_ours && registers_session);
         if let Some(site) = site {
             self.sessions.begin_caller_held(&site, &verified, &tokens, after).await;
         }

@@ -86,6 +86,12 @@ impl CallerHeldSession {
         &self.session.refresh_token
     }
 
+    /// Whether the shopper has refused to be tracked (`dnt`), in the form of a token request.
+    #[must_use]
+    pub fn do_not_track(&self) -> Option<&'static str> {
+        self.session.do_not_track()
+    }
+
     /// Whether the session is this shopper's.
     #[must_use]
     pub fn is_of(&self, shopper: &Shopper) -> bool {

@@ -211,7 +211,8 @@ impl Sessions {
             self.unlock(session, fencing_token).await;
             return Err(SessionError::Expired);
         };
-        match endpoint.slas.refresh(client, &session.owner.site, &session.refresh_token, priority).await {
+        let (site, do_not_track) = (&session.owner.site, session.do_not_track());
+        match endpoint.slas.refresh(client, site, &session.refresh_token, do_not_track, priority).await {
             Ok(response) => match self.refreshed(session, response).await {
                 Some(refreshed) => self.write(session, Arc::new(refreshed), fencing_token).await,
                 None => {

@@ -1,0 +1,289 @@
+//! Storefronts whose sessions are in cookies that page scripts cannot read (`[[tenants.storefronts]]`).
+//!
+//! A request below a storefront's prefix is translated into a request with a bearer token before the other stages see it, and
+//! tokens in its response are moved into cookies. `cookies` reads and writes cookies, `session_cookies` knows PWA Kit's names and
+//! attributes, `origin_check` decides whether a cookie may act for the shopper, and `preview` recognizes Storefront Preview.
+//!
+//! A cookie gives authority below the prefixes of a storefront only, for the site that `x-site-id` names, and for pages of the
+//! storefront's own origin or an allowed one. No session cookie goes upstream, on any path.
+
+mod access;
+mod entry;
+mod fields;
+mod origin_check;
+mod preview;
+mod request;
+mod session_cookies;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header::SET_COOKIE};
+use secrecy::SecretString;
+
+pub(super) use self::{
+    access::{AccessCredential, SessionRequest},
+    entry::Purpose,
+    request::Translated,
+};
+use self::{
+    entry::Storefront,
+    fields::{SITE_ID, single},
+    session_cookies::TokenValues,
+};
+use super::{
+    cookies,
+    error::GatewayError,
+    form::{Form, REFRESH_TOKEN},
+    policy::{Operation, OperationKind},
+    request::{PathPrefix, RoutedRequest},
+    response::LocalResponse,
+};
+use crate::{
+    config,
+    time::unix_now,
+    tokens::references::{ReferenceKind, References},
+    types::{ByOrganization, OrganizationId},
+};
+
+/// Translates between cookies and bearer tokens.
+#[derive(Debug)]
+pub struct Storefronts {
+    organizations: ByOrganization<Vec<Storefront>>,
+    references: Arc<References>,
+}
+
+/// A session that the gateway has refreshed for a call.
+#[derive(Debug)]
+pub(super) struct RenewedSession {
+    /// The new access token.
+    pub(super) access_token: SecretString,
+    /// The values of `Set-Cookie` for the response.
+    pub(super) set: Vec<HeaderValue>,
+}
+
+impl Storefronts {
+    /// The storefronts of a configuration. `references` holds the tokens of storefronts with reference cookies.
+    #[must_use]
+    pub fn new(tenants: &[config::Tenant], references: Arc<References>) -> Self {
+        let organizations = tenants.iter().map(|tenant| {
+            let storefronts = tenant.storefronts.iter().map(|entry| Storefront::new(tenant, entry));
+            (tenant.organization.clone(), storefronts.collect())
+        });
+        Self { organizations: organizations.collect(), references }
+    }
+
+    /// Returns the session request that a request is, if its session is in cookies. `client` is the SLAS client that it names.
+    ///
+    /// # Errors
+    /// [`GatewayError::SiteHeaderMissing`] if tokens of a storefront's client are requested without the storefront's site;
+    /// [`GatewayError::Ambiguous`] for two sites, or two cookies of one name; [`GatewayError::OriginNotAllowed`] if the page may not
+    /// use or set the cookies.
+    pub(super) fn session_request<'s>(
+        &'s self,
+        routed: RoutedRequest<'_>,
+        client: Option<&str>,
+    ) -> Result<Option<SessionRequest<'s>>, GatewayError> {
+        let RoutedRequest { route, request, .. } = routed;
+        let Some(storefronts) = self.organizations.get(&route.organization).filter(|all| !all.is_empty()) else {
+            return Ok(None);
+        };
+        let Some(purpose) = purpose(route.prefix, route.operation.as_deref()) else { return Ok(None) };
+        let headers = &request.head.headers;
+        let site = single(headers, &SITE_ID)?.and_then(|site| site.to_str().ok());
+        let named = site.and_then(|site| storefronts.iter().find(|storefront| storefront.site.as_str() == site));
+        let is_of_client = |storefront: &&Storefront| Some(storefront.client.as_str()) == client;
+        let storefront = match (named, purpose) {
+            // A client that is no storefront's holds its tokens itself.
+            (Some(storefront), Purpose::Token) if is_of_client(&storefront) => storefront,
+            (_, Purpose::Token) if storefronts.iter().any(|storefront| is_of_client(&storefront)) => {
+                return Err(GatewayError::SiteHeaderMissing);
+            }
+            (_, Purpose::Token) | (None, _) => return Ok(None),
+            (Some(storefront), _) => storefront,
+        };
+        SessionRequest::read(storefront, purpose, request.head).map(Some)
+    }
+
+    /// Returns the credential of a call or logout.
+    ///
+    /// # Errors
+    /// [`GatewayError::OriginNotAllowed`] if the page may not use the cookies; [`GatewayError::StoreUnavailable`];
+    /// [`GatewayError::TokenInvalid`] for an unknown id in `Authorization`.
+    pub(super) async fn credential(
+        &self,
+        session: &SessionRequest<'_>,
+        organization: &OrganizationId,
+    ) -> Result<AccessCredential, GatewayError> {
+        let credential = session.credential()?;
+        if !session.storefront.cookies.is_reference {
+            return Ok(credential);
+        }
+        let site = &session.storefront.site;
+        let find = |kind, id: SecretString| async move {
+            self.references.token(kind, organization, site, &id).await.map_err(|_| GatewayError::StoreUnavailable)
+        };
+        Ok(match credential {
+            AccessCredential::Received(Some(id)) => match find(ReferenceKind::Access, id).await? {
+                Some(token) => AccessCredential::Token(token),
+                None => return Err(GatewayError::TokenInvalid("the session id is unknown or has expired".into())),
+            },
+            AccessCredential::Token(id) => match (find(ReferenceKind::Access, id).await?, session.refresh_cookie()?) {
+                (Some(token), _) => AccessCredential::Token(token),
+                (None, Some(refresh)) => match find(ReferenceKind::Refresh, refresh).await? {
+                    Some(token) => AccessCredential::Refresh(token),
+                    None => AccessCredential::Missing,
+                },
+                (None, None) => AccessCredential::Missing,
+            },
+            AccessCredential::Refresh(id) => match find(ReferenceKind::Refresh, id).await? {
+                Some(token) => AccessCredential::Refresh(token),
+                None => AccessCredential::Missing,
+            },
+            other @ (AccessCredential::Received(None) | AccessCredential::Missing) => other,
+        })
+    }
+
+    /// Returns the refresh token of a request's cookie.
+    ///
+    /// # Errors
+    /// [`GatewayError::OriginNotAllowed`] if the page may not use the cookie; [`GatewayError::StoreUnavailable`].
+    pub(super) async fn refresh_token(
+        &self,
+        session: &SessionRequest<'_>,
+        organization: &OrganizationId,
+    ) -> Result<Option<SecretString>, GatewayError> {
+        match session.refresh_cookie()? {
+            Some(presented) => self.refresh_token_of(session, organization, presented).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn refresh_token_of(
+        &self,
+        session: &SessionRequest<'_>,
+        organization: &OrganizationId,
+        presented: SecretString,
+    ) -> Result<Option<SecretString>, GatewayError> {
+        if !session.storefront.cookies.is_reference {
+            return Ok(Some(presented));
+        }
+        let found = self.references.token(ReferenceKind::Refresh, organization, &session.storefront.site, &presented);
+        found.await.map_err(|_| GatewayError::StoreUnavailable)
+    }
+
+    /// Returns the form of a token request, with the refresh token in place of its id. A server that renders pages sends the id there.
+    ///
+    /// # Errors
+    /// [`GatewayError::Ambiguous`]; [`GatewayError::RefreshCookieInvalid`] for an unknown id; [`GatewayError::StoreUnavailable`].
+    pub(super) async fn form(
+        &self,
+        session: &SessionRequest<'_>,
+        organization: &OrganizationId,
+        form: &Bytes,
+    ) -> Result<Bytes, GatewayError> {
+        if !session.storefront.cookies.is_reference {
+            return Ok(form.clone());
+        }
+        let Some(id) = Form::parse(form)?.single(REFRESH_TOKEN)?.map(|id| SecretString::from(&*id)) else {
+            return Ok(form.clone());
+        };
+        let token = self.refresh_token_of(session, organization, id).await?;
+        let token = token.ok_or(GatewayError::RefreshCookieInvalid)?;
+        Ok(SessionRequest::form_with(form, &token))
+    }
+
+    /// Moves the tokens of a refresh that the gateway performed into cookies, and returns the access token with them.
+    ///
+    /// # Errors
+    /// Those of [`Storefronts::with_tokens_in_cookies`]; [`GatewayError::UpstreamUnavailable`] if the response has no access token.
+    pub(super) async fn renewed(
+        &self,
+        session: &SessionRequest<'_>,
+        organization: &OrganizationId,
+        response: LocalResponse,
+    ) -> Result<RenewedSession, GatewayError> {
+        let access_token = session_cookies::access_token(&response.body).ok_or(GatewayError::UpstreamUnavailable)?;
+        let response = self.with_tokens_in_cookies(session, organization, response).await?;
+        let set = response.headers.get_all(SET_COOKIE).iter().cloned().collect();
+        Ok(RenewedSession { access_token, set })
+    }
+
+    /// Moves the tokens of SLAS's response into cookies. A response without tokens stays as it is.
+    ///
+    /// # Errors
+    /// [`GatewayError::StoreUnavailable`] if the ids of a storefront with reference cookies could not be stored;
+    /// [`GatewayError::CookieTooLarge`] if a browser would drop a cookie.
+    pub(super) async fn with_tokens_in_cookies(
+        &self,
+        session: &SessionRequest<'_>,
+        organization: &OrganizationId,
+        mut response: LocalResponse,
+    ) -> Result<LocalResponse, GatewayError> {
+        let localized = cookies::localize(&response.headers, session.storefront.cookies.domain.as_deref());
+        response.headers.remove(SET_COOKIE);
+        for cookie in localized {
+            response.headers.append(SET_COOKIE, cookie);
+        }
+        if response.status != StatusCode::OK {
+            return Ok(response);
+        }
+        let cookies = &session.storefront.cookies;
+        let values = match session_cookies::tokens(&response.body) {
+            Some(tokens) if cookies.is_reference => {
+                let (site, now) = (&session.storefront.site, unix_now());
+                let stored = |_| GatewayError::StoreUnavailable;
+                let access_life = std::time::Duration::from_secs(tokens.access_expires_at.saturating_sub(now).max(1));
+                let access = self
+                    .references
+                    .issue(ReferenceKind::Access, organization, site, &tokens.access_token, access_life)
+                    .await
+                    .map_err(stored)?;
+                let refresh = match &tokens.refresh_token {
+                    Some(token) => {
+                        let life = cookies.refresh_life(tokens.is_guest, tokens.refresh_expires_in);
+                        let issued = self.references.issue(ReferenceKind::Refresh, organization, site, token, life);
+                        Some(issued.await.map_err(stored)?)
+                    }
+                    None => None,
+                };
+                TokenValues::References { access, refresh }
+            }
+            _ => TokenValues::Tokens,
+        };
+        let converted =
+            session_cookies::token_response(&response.body, cookies, &values, unix_now(), session.attributes)?;
+        response.body = converted.body;
+        for cookie in converted.cookies {
+            response.headers.append(SET_COOKIE, cookie);
+        }
+        Ok(response)
+    }
+}
+
+/// Returns what a request below a storefront's prefix is for. `None` if its session is not in cookies.
+fn purpose(prefix: PathPrefix, operation: Option<&Operation>) -> Option<Purpose> {
+    let is_checked_by_slas = operation.is_some_and(Operation::is_checked_by_slas);
+    let is_below_slas = matches!(prefix, PathPrefix::SlasPrivate | PathPrefix::SlasPublic);
+    match operation {
+        Some(operation) if is_checked_by_slas && is_below_slas => match operation.id.as_str() {
+            "getAccessToken"
+            | "getPasswordLessAccessToken"
+            | "getSessionBridgeAccessToken"
+            | "getTrustedAgentAccessToken" => Some(Purpose::Token),
+            "logoutCustomer" => Some(Purpose::Logout),
+            _ => None,
+        },
+        _ if prefix == PathPrefix::None || is_checked_by_slas => None,
+        Some(operation) => {
+            let is_deprecated = matches!(
+                operation.kind,
+                OperationKind::DeprecatedLogin
+                    | OperationKind::DeprecatedLogout
+                    | OperationKind::DeprecatedTrustedSystemLogin
+            );
+            (!is_deprecated).then_some(Purpose::Call)
+        }
+        None => Some(Purpose::Call),
+    }
+}

@@ -1,0 +1,152 @@
+//! The translation of a request with cookies into a request with tokens.
+
+use bytes::Bytes;
+use http::{
+    HeaderName, Method, Uri,
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, TRANSFER_ENCODING},
+    request::Parts,
+};
+use secrecy::{ExposeSecret, SecretString};
+use url::form_urlencoded;
+
+use super::{
+    access::{SessionRequest, sensitive},
+    entry::Purpose,
+    fields::{GRANT_TYPE, PREVIEW_PARENT, SITE_ID},
+};
+use crate::{
+    gateway::{
+        cookies::{self, CookieEdit, CookieValue, RequestCookies},
+        error::GatewayError,
+        form::{self, REFRESH_TOKEN},
+        headers::HeaderEdits,
+        request::Route,
+    },
+    jwt::bearer,
+};
+
+/// The field in which SLAS reads a refresh token that is not in the form.
+const REFRESH_TOKEN_FIELD: HeaderName = HeaderName::from_static("sfdc_refresh_token");
+/// The field that names the session's server, and the cookie of that session.
+const DWSID_FIELD: HeaderName = HeaderName::from_static("sfdc_dwsid");
+const DWSID: &str = "dwsid";
+
+/// A request with tokens in place of cookies.
+#[derive(Debug)]
+pub(in crate::gateway) struct Translated {
+    /// The head with the edits.
+    pub(in crate::gateway) head: Parts,
+    /// The edits of the header fields.
+    pub(in crate::gateway) edits: HeaderEdits,
+    /// The path and query to send upstream, if they differ from the route's.
+    pub(in crate::gateway) target: Option<String>,
+}
+
+impl SessionRequest<'_> {
+    /// Translates the head of a request. `access` replaces `Authorization`. `refresh` is the refresh token of the cookie.
+    pub(in crate::gateway) fn translate(
+        &self,
+        route: &Route,
+        head: &Parts,
+        access: Option<&SecretString>,
+        refresh: Option<&SecretString>,
+    ) -> Translated {
+        let mut edits = HeaderEdits::default();
+        for name in [SITE_ID, GRANT_TYPE, PREVIEW_PARENT] {
+            if head.headers.contains_key(&name) {
+                edits.remove.push(name);
+            }
+        }
+        match cookies::without_session_cookies(&head.headers, true) {
+            CookieEdit::Keep => {}
+            CookieEdit::Remove => edits.remove.push(COOKIE),
+            CookieEdit::Set(rest) => edits.set.push((COOKIE, rest)),
+        }
+        if let Some(authorization) = access.and_then(bearer) {
+            edits.set.push((AUTHORIZATION, authorization));
+        }
+        let of_server = RequestCookies::read(&head.headers);
+        if self.purpose == Purpose::Call
+            && let CookieValue::One(dwsid) = of_server.get(DWSID)
+            && let Some(dwsid) = sensitive(dwsid)
+        {
+            edits.set.push((DWSID_FIELD, dwsid));
+        }
+        if let Some(refresh) = refresh.filter(|_| self.purpose == Purpose::Token)
+            && let Some(refresh) = sensitive(refresh.expose_secret())
+        {
+            edits.set.push((REFRESH_TOKEN_FIELD, refresh));
+        }
+        let mut translated = head.clone();
+        apply(&edits, &mut translated);
+        let mut target = None;
+        if let Some(refresh) = refresh.filter(|_| self.purpose == Purpose::Logout) {
+            let query = with_refresh_token(head.uri.query().unwrap_or_default(), refresh);
+            let own = route.upstream_target.as_deref().unwrap_or(head.uri.path());
+            let path = own.split('?').next().unwrap_or_default();
+            if let Ok(uri) = format!("{}?{query}", head.uri.path()).parse::<Uri>() {
+                translated.uri = uri;
+            }
+            target = Some(format!("{path}?{query}"));
+        }
+        Translated { head: translated, edits, target }
+    }
+
+    /// Returns the form of a token request with `valid` in place of its own refresh token.
+    pub(super) fn form_with(form: &Bytes, valid: &SecretString) -> Bytes {
+        match std::str::from_utf8(form) {
+            Ok(text) => form::replace_value(text, REFRESH_TOKEN, valid.expose_secret()).into(),
+            Err(_) => form.clone(),
+        }
+    }
+
+    /// Returns the gateway's own token request for a session whose access cookie is missing or has expired: head and form.
+    ///
+    /// # Errors
+    /// [`GatewayError::OperationUnknown`] if the path is no valid target.
+    pub(in crate::gateway) fn refresh_request(
+        &self,
+        head: &Parts,
+        path: &str,
+        refresh: &SecretString,
+        do_not_track: Option<&str>,
+    ) -> Result<(Parts, Bytes), GatewayError> {
+        let site = self.storefront.site.as_str();
+        let client = self.storefront.client.as_str();
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", REFRESH_TOKEN)
+            .append_pair(REFRESH_TOKEN, refresh.expose_secret())
+            .append_pair("client_id", client)
+            .append_pair("channel_id", site);
+        if let Some(do_not_track) = do_not_track {
+            form.append_pair("dnt", do_not_track);
+        }
+        let mut request = head.clone();
+        request.method = Method::POST;
+        request.uri = path.parse().map_err(|_| GatewayError::OperationUnknown)?;
+        for name in [COOKIE, AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING, SITE_ID, GRANT_TYPE, PREVIEW_PARENT] {
+            request.headers.remove(name);
+        }
+        request.headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-www-form-urlencoded"));
+        Ok((request, form.finish().into()))
+    }
+}
+
+/// Applies the edits to a head.
+fn apply(edits: &HeaderEdits, head: &mut Parts) {
+    for name in &edits.remove {
+        head.headers.remove(name);
+    }
+    for (name, value) in &edits.set {
+        head.headers.insert(name, value.clone());
+    }
+}
+
+/// A query with this refresh token in place of its own.
+fn with_refresh_token(query: &str, refresh: &SecretString) -> String {
+    let has_name = |pair: &str| pair.split('=').next() == Some(REFRESH_TOKEN);
+    let encoded =
+        form_urlencoded::Serializer::new(String::new()).append_pair(REFRESH_TOKEN, refresh.expose_secret()).finish();
+    let others = query.split('&').filter(|pair| !pair.is_empty() && !has_name(pair));
+    others.chain([encoded.as_str()]).collect::<Vec<_>>().join("&")
+}
