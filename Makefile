@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo quick test test-rust fuzz soak figures deploy-test bench scale fleet instructions lint deb docs rules sbom licences advisories build-tools test-tools fuzz-tools deploy-tools \
-  sdk-packages bench-tools deploy-requirements
+  sdk-packages browser-packages bench-tools deploy-requirements
 
 NEXTEST := 0.9.143
 CARGO_DEB := 3.8.0
@@ -102,7 +102,7 @@ test: lint test-rust ## Run every test and check; CI runs these parts side by si
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(TEST_FUZZ_SECONDS)
 	$(MAKE) --no-print-directory instructions
 
-test-rust: build-tools test-tools sdk-packages ## Run the Rust tests and the examples in the documentation comments
+test-rust: build-tools test-tools sdk-packages browser-packages ## Run the Rust tests and the examples in the documentation comments
 	cargo nextest run --workspace
 	cargo test --workspace --doc --quiet
 
@@ -245,4 +245,11 @@ sdk-packages: tests/sdk/node_modules/.installed
 tests/sdk/node_modules/.installed: tests/sdk/package.json tests/sdk/package-lock.json
 	@echo "Installing the SDK clients (npm)"
 	cd tests/sdk && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+browser-packages: tests/browser/node_modules/.installed
+
+tests/browser/node_modules/.installed: tests/browser/package.json tests/browser/package-lock.json
+	@echo "Installing the packages of web pages (npm)"
+	cd tests/browser && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@

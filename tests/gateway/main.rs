@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod node_tests;
 mod redis;
 mod replica;
 mod scale;
@@ -13,6 +14,7 @@ mod abuse;
 mod address_limits;
 mod admin;
 mod audit;
+mod browser;
 mod caller_secret_guessing;
 mod callers;
 mod configured_limits;

@@ -2,13 +2,11 @@
 //!
 //! Each file in `tests/sdk` runs with its own gateway and simulator, whose addresses are in environment variables.
 
-use std::{path::Path, process::Stdio, time::Duration};
-
 use base64::{Engine, engine::general_purpose::STANDARD};
-use tokio::process::Command;
 
 use crate::{
     callers::CALLER_SECRET,
+    node_tests,
     world::{
         CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World,
         register_sessions,
@@ -87,45 +85,24 @@ async fn run_file_in(world: &World, file: &str) {
 
 /// Runs one file of tests, and fails with its output.
 async fn run(world: &World, file: &str) {
-    assert!(
-        Path::new(FOLDER).join("node_modules").is_dir(),
-        "the SDK clients are not installed in {FOLDER}/node_modules: run `make test`, which installs them"
-    );
     let scopes = ["sfcc.shopper-customers.login", "sfcc.orders.rw"];
     let token = world.simulator.mint_account_manager_token(CALLER_CLIENT, &scopes, "zzrf_001", 600);
-    let node = Command::new("node")
-        .args(["--test", "--test-reporter=spec", file])
-        .current_dir(FOLDER)
-        // The environment is cleared, because a proxy in it would come between the SDK and the gateway.
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("GATEWAY_URL", format!("http://{}", world.gateway.address))
-        .env("ORGANIZATION", ORGANIZATION)
-        .env("SITE", "RefArch")
-        .env("REDIRECT_URI", "http://localhost:3000/callback")
-        .env("PUBLIC_CLIENT", PUBLIC_CLIENT)
-        .env("PRIVATE_CLIENT", PRIVATE_CLIENT)
-        .env("STRICT_CLIENT", STRICT_CLIENT)
-        .env("CALLBACK_URI", "http://localhost:3000/delivery")
-        .env("PRIVATE_CLIENT_SECRET", "private-client-secret")
-        .env("CALLER_TOKEN", token)
-        .env("CALLER_BASIC", STANDARD.encode(format!("{CALLER_CLIENT}:{CALLER_SECRET}")))
-        .env("TOKEN_SECONDS", "4")
-        .env("LIFETIMES", "30")
-        .env("SHOPPER_LOGIN", LOGIN)
-        .env("SHOPPER_PASSWORD", PASSWORD)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(Duration::from_secs(240), node)
-        .await
-        .unwrap_or_else(|_| panic!("{file} hangs"))
-        .unwrap_or_else(|error| panic!("node cannot be started ({error}): run `make test`, which installs it"));
-    assert!(output.status.success(), "{file}: {}\n{}{}", output.status, shown(&output.stdout), shown(&output.stderr));
-}
-
-/// The output of node without the SDKs' minified lines of half a megabyte, which node quotes.
-fn shown(output: &[u8]) -> String {
-    let text = String::from_utf8_lossy(output);
-    text.lines().flat_map(|line| line.chars().take(300).chain(['\n'])).collect()
+    let environment = [
+        ("GATEWAY_URL", &*format!("http://{}", world.gateway.address)),
+        ("ORGANIZATION", ORGANIZATION),
+        ("SITE", "RefArch"),
+        ("REDIRECT_URI", "http://localhost:3000/callback"),
+        ("PUBLIC_CLIENT", PUBLIC_CLIENT),
+        ("PRIVATE_CLIENT", PRIVATE_CLIENT),
+        ("STRICT_CLIENT", STRICT_CLIENT),
+        ("CALLBACK_URI", "http://localhost:3000/delivery"),
+        ("PRIVATE_CLIENT_SECRET", "private-client-secret"),
+        ("CALLER_TOKEN", &token),
+        ("CALLER_BASIC", &STANDARD.encode(format!("{CALLER_CLIENT}:{CALLER_SECRET}"))),
+        ("TOKEN_SECONDS", "4"),
+        ("LIFETIMES", "30"),
+        ("SHOPPER_LOGIN", LOGIN),
+        ("SHOPPER_PASSWORD", PASSWORD),
+    ];
+    node_tests::run(FOLDER, file, &environment).await;
 }

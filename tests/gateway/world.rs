@@ -139,8 +139,13 @@ impl World {
 
     /// The same with a changed configuration.
     pub async fn with(change: impl FnOnce(&mut toml::Table)) -> Self {
+        Self::with_seed(Seed::default(), change).await
+    }
+
+    /// The same with a simulator that knows something else.
+    pub async fn with_seed(seed: Seed, change: impl FnOnce(&mut toml::Table)) -> Self {
         install_cryptography();
-        let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+        let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), seed).await.unwrap();
         let gateway = Gateway::start(&simulator.url(), change).await;
         let world = Self { simulator, gateway, client: Client::builder().no_proxy().build().unwrap() };
         world.ready().await;
