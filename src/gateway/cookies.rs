@@ -17,9 +17,9 @@ pub(super) const HOST_PREFIX: &str = "__Host-";
 const TOKEN_COOKIES: [&str; 6] =
     ["cc-at_", "cc-nx_", "cc-nx-g_", "idp_access_token_", "idp_refresh_token_", "id_token_"];
 /// The cookie that marks a frame of Storefront Preview.
-const PREVIEW_MARKER: &str = "__Host-pwakit_preview_ctx";
-/// The cookie of the session's server.
-const SERVER_COOKIE: &str = "dwsid";
+pub(super) const PREVIEW_MARKER: &str = "__Host-pwakit_preview_ctx";
+/// The cookie of the session's server at Salesforce.
+pub(super) const SERVER_COOKIE: &str = "dwsid";
 
 /// The cookies of a request.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ mod preview;
 mod request;
 mod session_cookies;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header::SET_COOKIE};
@@ -29,14 +29,13 @@ pub(super) use self::{
 use self::{
     entry::Storefront,
     fields::{SITE_ID, single},
-    session_cookies::TokenValues,
+    session_cookies::{IssuedTokens, TokenValues},
 };
 use super::{
     cookies,
     error::GatewayError,
     form::{Form, REFRESH_TOKEN},
-    policy::{Operation, OperationKind},
-    request::{PathPrefix, RoutedRequest},
+    request::{PathPrefix, Route, RoutedRequest},
     response::LocalResponse,
 };
 use crate::{
@@ -53,12 +52,12 @@ pub struct Storefronts {
     references: Arc<References>,
 }
 
-/// A session that the gateway has refreshed for a call.
+/// The access token of a session.
 #[derive(Debug)]
-pub(super) struct RenewedSession {
-    /// The new access token.
-    pub(super) access_token: SecretString,
-    /// The values of `Set-Cookie` for the response.
+pub(super) struct SessionToken {
+    /// The token; `None`: the request's own credential.
+    pub(super) token: Option<SecretString>,
+    /// The values of `Set-Cookie` for the response, if the gateway has refreshed the session.
     pub(super) set: Vec<HeaderValue>,
 }
 
@@ -88,7 +87,7 @@ impl Storefronts {
         let Some(storefronts) = self.organizations.get(&route.organization).filter(|all| !all.is_empty()) else {
             return Ok(None);
         };
-        let Some(purpose) = purpose(route.prefix, route.operation.as_deref()) else { return Ok(None) };
+        let Some(purpose) = purpose(route) else { return Ok(None) };
         let headers = &request.head.headers;
         let site = single(headers, &SITE_ID)?.and_then(|site| site.to_str().ok());
         let named = site.and_then(|site| storefronts.iter().find(|storefront| storefront.site.as_str() == site));
@@ -202,11 +201,11 @@ impl Storefronts {
         session: &SessionRequest<'_>,
         organization: &OrganizationId,
         response: LocalResponse,
-    ) -> Result<RenewedSession, GatewayError> {
+    ) -> Result<SessionToken, GatewayError> {
         let access_token = session_cookies::access_token(&response.body).ok_or(GatewayError::UpstreamUnavailable)?;
         let response = self.with_tokens_in_cookies(session, organization, response).await?;
         let set = response.headers.get_all(SET_COOKIE).iter().cloned().collect();
-        Ok(RenewedSession { access_token, set })
+        Ok(SessionToken { token: Some(access_token), set })
     }
 
     /// Moves the tokens of SLAS's response into cookies. A response without tokens stays as it is.
@@ -230,25 +229,7 @@ impl Storefronts {
         }
         let cookies = &session.storefront.cookies;
         let values = match session_cookies::tokens(&response.body) {
-            Some(tokens) if cookies.is_reference => {
-                let (site, now) = (&session.storefront.site, unix_now());
-                let stored = |_| GatewayError::StoreUnavailable;
-                let access_life = std::time::Duration::from_secs(tokens.access_expires_at.saturating_sub(now).max(1));
-                let access = self
-                    .references
-                    .issue(ReferenceKind::Access, organization, site, &tokens.access_token, access_life)
-                    .await
-                    .map_err(stored)?;
-                let refresh = match &tokens.refresh_token {
-                    Some(token) => {
-                        let life = cookies.refresh_life(tokens.is_guest, tokens.refresh_expires_in);
-                        let issued = self.references.issue(ReferenceKind::Refresh, organization, site, token, life);
-                        Some(issued.await.map_err(stored)?)
-                    }
-                    None => None,
-                };
-                TokenValues::References { access, refresh }
-            }
+            Some(tokens) if cookies.is_reference => self.issue_references(session, organization, &tokens).await?,
             _ => TokenValues::Tokens,
         };
         let converted =
@@ -259,14 +240,37 @@ impl Storefronts {
         }
         Ok(response)
     }
+
+    /// Stores tokens, and returns the ids in their place.
+    async fn issue_references(
+        &self,
+        session: &SessionRequest<'_>,
+        organization: &OrganizationId,
+        tokens: &IssuedTokens,
+    ) -> Result<TokenValues, GatewayError> {
+        let Storefront { site, cookies, .. } = session.storefront;
+        let issue = |kind, token, life| async move {
+            let issued = self.references.issue(kind, organization, site, token, life).await;
+            issued.map_err(|_| GatewayError::StoreUnavailable)
+        };
+        let life = Duration::from_secs(tokens.access_expires_at.saturating_sub(unix_now()).max(1));
+        let access = issue(ReferenceKind::Access, &tokens.access_token, life).await?;
+        let refresh = match &tokens.refresh_token {
+            Some(token) => {
+                let life = cookies.refresh_life(tokens.is_guest, tokens.refresh_expires_in);
+                Some(issue(ReferenceKind::Refresh, token, life).await?)
+            }
+            None => None,
+        };
+        Ok(TokenValues::References { access, refresh })
+    }
 }
 
 /// Returns what a request below a storefront's prefix is for. `None` if its session is not in cookies.
-fn purpose(prefix: PathPrefix, operation: Option<&Operation>) -> Option<Purpose> {
-    let is_checked_by_slas = operation.is_some_and(Operation::is_checked_by_slas);
-    let is_below_slas = matches!(prefix, PathPrefix::SlasPrivate | PathPrefix::SlasPublic);
-    match operation {
-        Some(operation) if is_checked_by_slas && is_below_slas => match operation.id.as_str() {
+fn purpose(route: &Route) -> Option<Purpose> {
+    let checked_by_slas = route.operation.as_ref().filter(|operation| operation.is_checked_by_slas());
+    match checked_by_slas {
+        Some(operation) if route.prefix != PathPrefix::Api => match operation.id.as_str() {
             "getAccessToken"
             | "getPasswordLessAccessToken"
             | "getSessionBridgeAccessToken"
@@ -274,16 +278,8 @@ fn purpose(prefix: PathPrefix, operation: Option<&Operation>) -> Option<Purpose>
             "logoutCustomer" => Some(Purpose::Logout),
             _ => None,
         },
-        _ if prefix == PathPrefix::None || is_checked_by_slas => None,
-        Some(operation) => {
-            let is_deprecated = matches!(
-                operation.kind,
-                OperationKind::DeprecatedLogin
-                    | OperationKind::DeprecatedLogout
-                    | OperationKind::DeprecatedTrustedSystemLogin
-            );
-            (!is_deprecated).then_some(Purpose::Call)
-        }
-        None => Some(Purpose::Call),
+        // Below the prefix of the API, SLAS's and the deprecated operations bring their own credentials.
+        Some(_) => None,
+        None => (!route.is_deprecated()).then_some(Purpose::Call),
     }
 }

@@ -10,7 +10,7 @@ mod rejected_clients;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -34,6 +34,8 @@ use crate::{
     types::{OrganizationId, SiteId, Usid},
 };
 
+/// The header in which SLAS reads a refresh token that is not in the form.
+pub const REFRESH_TOKEN_FIELD: HeaderName = HeaderName::from_static("sfdc_refresh_token");
 /// The status of `/passwordless/login` for a login id without a shopper.
 pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 

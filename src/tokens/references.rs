@@ -19,7 +19,7 @@ use crate::{
 /// The length of an id, bytes and characters.
 const ID_BYTES: usize = 32;
 const ID_CHARACTERS: usize = 43;
-/// Maximum number of ids that this process caches.
+/// Maximum number of ids that this process caches, in front of a store that replicas share. A store in memory needs no cache.
 const CACHE_CAPACITY: usize = 100_000;
 
 /// The kind of token that an id stands for.
@@ -77,7 +77,8 @@ impl References {
     /// The references in a store.
     #[must_use]
     pub fn new(store: Arc<dyn SessionStore>) -> Self {
-        Self { store, cache: Cache::new(CACHE_CAPACITY) }
+        let capacity = if store.is_shared() { CACHE_CAPACITY } else { 1 };
+        Self { store, cache: Cache::new(capacity) }
     }
 
     /// Returns a new id for a token. The id is good for `life`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderMap, HeaderValue, StatusCode,
     header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
     request::Parts,
 };
@@ -29,7 +29,7 @@ use crate::{
     salesforce::{
         error::SalesforceError,
         json,
-        slas::{Slas, TokenResponse},
+        slas::{REFRESH_TOKEN_FIELD, Slas, TokenResponse},
         transport::Response,
     },
     tokens::sessions::{
@@ -38,9 +38,6 @@ use crate::{
     types::{ClientId, OrganizationId, SiteId},
     verify::shopper_token::ShopperVerifier,
 };
-
-/// The header field in which a storefront's server sends the refresh token if its tokens are in cookies.
-const REFRESH_TOKEN_HEADER: HeaderName = HeaderName::from_static("sfdc_refresh_token");
 
 /// A token request.
 pub(super) struct TokenRequest<'r> {
@@ -84,7 +81,7 @@ fn is_refresh(operation: &Operation, form: &Form<'_>) -> Result<bool, GatewayErr
 /// Returns the refresh token of a request, in the form or in the header field.
 fn presented(head: &Parts, form: &Form<'_>) -> Result<Option<SecretString>, GatewayError> {
     let in_form = form.single(form::REFRESH_TOKEN)?;
-    let mut fields = head.headers.get_all(REFRESH_TOKEN_HEADER).iter();
+    let mut fields = head.headers.get_all(REFRESH_TOKEN_FIELD).iter();
     let in_header = match (fields.next().map(HeaderValue::to_str), fields.next()) {
         (None, _) => None,
         (Some(Ok(value)), None) => Some(value),
@@ -293,7 +290,7 @@ impl SlasRequest {
         if let Ok(text) = std::str::from_utf8(&self.form) {
             self.form = form::replace_value(text, form::REFRESH_TOKEN, valid).into();
         }
-        if let Some(field) = self.headers.get_mut(REFRESH_TOKEN_HEADER)
+        if let Some(field) = self.headers.get_mut(REFRESH_TOKEN_FIELD)
             && let Ok(mut value) = HeaderValue::from_str(valid)
         {
             value.set_sensitive(true);

@@ -12,6 +12,7 @@ use http::{
 };
 use url::Url;
 
+use super::fields::single;
 use crate::{
     config::AllowedOrigin,
     gateway::origin::{is_own_origin, origin},
@@ -56,36 +57,28 @@ fn page(head: &Parts, origins: &[AllowedOrigin], site: &SiteId) -> Page {
         (true, Some(origin)) if is_allowed(origin) => Page::Trusted,
         (true, _) => Page::Untrusted,
     };
-    let of_page = match (of_origin, single(headers, &FETCH_SITE)) {
-        (of_origin, Field::Absent) => of_origin,
-        (Page::Untrusted, _) | (_, Field::Repeated) => Page::Untrusted,
-        (_, Field::Value("same-origin" | "same-site")) => Page::Trusted,
-        (Page::Trusted, Field::Value("cross-site")) => Page::Trusted,
-        (_, Field::Value(_)) => Page::Untrusted,
+    let of_page = match (of_origin, text(headers, &FETCH_SITE)) {
+        (of_origin, Ok(None)) => of_origin,
+        (Page::Untrusted, _) => Page::Untrusted,
+        (_, Ok(Some("same-origin" | "same-site"))) | (Page::Trusted, Ok(Some("cross-site"))) => Page::Trusted,
+        (_, Ok(Some(_)) | Err(())) => Page::Untrusted,
     };
-    match (of_page, single(headers, &REFERER)) {
-        (Page::Unknown, Field::Value(referrer)) => match Url::parse(referrer) {
+    match (of_page, text(headers, &REFERER)) {
+        (Page::Unknown, Ok(Some(referrer))) => match Url::parse(referrer) {
             Ok(url) if is_allowed(&url.origin().ascii_serialization()) => Page::Trusted,
             Ok(_) | Err(_) => Page::Untrusted,
         },
-        (Page::Unknown, Field::Repeated) => Page::Untrusted,
+        (Page::Unknown, Err(())) => Page::Untrusted,
         (page, _) => page,
     }
 }
 
-enum Field<'h> {
-    Absent,
-    Value(&'h str),
-    /// More than once, or unreadable.
-    Repeated,
-}
-
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Field<'h> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next().map(http::HeaderValue::to_str), values.next()) {
-        (None, _) => Field::Absent,
-        (Some(Ok(value)), None) => Field::Value(value),
-        (Some(_), _) => Field::Repeated,
+/// The text of a field; `Err` if the field occurs twice or is unreadable.
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, ()> {
+    match single(headers, name) {
+        Ok(None) => Ok(None),
+        Ok(Some(value)) => value.to_str().map(Some).map_err(|_| ()),
+        Err(_) => Err(()),
     }
 }
 

@@ -7,10 +7,8 @@
 use http::HeaderMap;
 
 use super::fields::PREVIEW_PARENT;
-use crate::gateway::cookies::{CookieValue, RequestCookies, SiteAttributes};
+use crate::gateway::cookies::{CookieValue, PREVIEW_MARKER, RequestCookies, SiteAttributes};
 
-/// The cookie that marks a frame.
-pub(super) const MARKER: &str = "__Host-pwakit_preview_ctx";
 /// The pages of Salesforce that may show a storefront.
 const PARENTS: [&str; 5] = [
     "https://runtime.commercecloud.com",
@@ -23,7 +21,7 @@ const PARENTS: [&str; 5] = [
 /// Returns the attributes of the cookies for a request: those of a preview if a trusted parent shows the page.
 pub(super) fn site_attributes(headers: &HeaderMap, cookies: &RequestCookies<'_>, more: &[String]) -> SiteAttributes {
     let is_trusted = |parent: &str| PARENTS.contains(&parent) || more.iter().any(|own| own == parent);
-    let is_marked = matches!(cookies.get(MARKER), CookieValue::One(parent) if is_trusted(parent));
+    let is_marked = matches!(cookies.get(PREVIEW_MARKER), CookieValue::One(parent) if is_trusted(parent));
     let named = headers.get(PREVIEW_PARENT).and_then(|parent| parent.to_str().ok());
     if is_marked || named.is_some_and(is_trusted) { SiteAttributes::Preview } else { SiteAttributes::Lax }
 }
@@ -41,11 +39,15 @@ mod tests {
     fn trusted_parents_get_partitioned_cookies() {
         for parent in PARENTS.into_iter().chain(["https://preview.shop.example"]) {
             assert_eq!(attributes("x-pwakit-preview-parent", parent), SiteAttributes::Preview, "{parent}");
-            assert_eq!(attributes("cookie", &format!("a=b; {MARKER}={parent}")), SiteAttributes::Preview, "{parent}");
+            assert_eq!(
+                attributes("cookie", &format!("a=b; {PREVIEW_MARKER}={parent}")),
+                SiteAttributes::Preview,
+                "{parent}"
+            );
         }
         for parent in ["https://evil.example", "https://runtime.commercecloud.com.evil.example", ""] {
             assert_eq!(attributes("x-pwakit-preview-parent", parent), SiteAttributes::Lax, "{parent}");
-            assert_eq!(attributes("cookie", &format!("{MARKER}={parent}")), SiteAttributes::Lax, "{parent}");
+            assert_eq!(attributes("cookie", &format!("{PREVIEW_MARKER}={parent}")), SiteAttributes::Lax, "{parent}");
         }
     }
 }

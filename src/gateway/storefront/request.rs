@@ -16,20 +16,18 @@ use super::{
 };
 use crate::{
     gateway::{
-        cookies::{self, CookieEdit, CookieValue, RequestCookies},
+        cookies::{self, CookieEdit, CookieValue, RequestCookies, SERVER_COOKIE},
         error::GatewayError,
         form::{self, REFRESH_TOKEN},
         headers::HeaderEdits,
         request::Route,
     },
     jwt::bearer,
+    salesforce::slas::REFRESH_TOKEN_FIELD,
 };
 
-/// The field in which SLAS reads a refresh token that is not in the form.
-const REFRESH_TOKEN_FIELD: HeaderName = HeaderName::from_static("sfdc_refresh_token");
-/// The field that names the session's server, and the cookie of that session.
-const DWSID_FIELD: HeaderName = HeaderName::from_static("sfdc_dwsid");
-const DWSID: &str = "dwsid";
+/// The field that names the session's server at Salesforce.
+const SERVER_FIELD: HeaderName = HeaderName::from_static("sfdc_dwsid");
 
 /// A request with tokens in place of cookies.
 #[derive(Debug)]
@@ -65,12 +63,11 @@ impl SessionRequest<'_> {
         if let Some(authorization) = access.and_then(bearer) {
             edits.set.push((AUTHORIZATION, authorization));
         }
-        let of_server = RequestCookies::read(&head.headers);
         if self.purpose == Purpose::Call
-            && let CookieValue::One(dwsid) = of_server.get(DWSID)
+            && let CookieValue::One(dwsid) = RequestCookies::read(&head.headers).get(SERVER_COOKIE)
             && let Some(dwsid) = sensitive(dwsid)
         {
-            edits.set.push((DWSID_FIELD, dwsid));
+            edits.set.push((SERVER_FIELD, dwsid));
         }
         if let Some(refresh) = refresh.filter(|_| self.purpose == Purpose::Token)
             && let Some(refresh) = sensitive(refresh.expose_secret())

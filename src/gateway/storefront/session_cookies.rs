@@ -11,10 +11,9 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::preview::MARKER;
 use crate::{
     gateway::{
-        cookies::{HOST_PREFIX, MAX_COOKIE_BYTES, SetCookie, SiteAttributes},
+        cookies::{HOST_PREFIX, MAX_COOKIE_BYTES, PREVIEW_MARKER, SetCookie, SiteAttributes},
         error::GatewayError,
     },
     jwt,
@@ -266,7 +265,7 @@ pub(super) fn expired(settings: &CookieSettings, attributes: SiteAttributes) -> 
         let _ = jar.set(cookie, "", 0);
     }
     let marker = SetCookie {
-        name: MARKER,
+        name: PREVIEW_MARKER,
         value: "",
         expires_at: 0,
         domain: None,

@@ -1,9 +1,13 @@
 //! Logins, calls, refreshes and logouts with cookies.
 
 use reqwest::Method;
+use salesforce_simulator::{Effect, Fault};
 
 use super::{Browser, PWA_KIT, REFERENCE, names, set_cookies, world, world_of};
-use crate::world::{ORGANIZATION, PUBLIC_CLIENT, World, claim, products};
+use crate::{
+    redis::{Redis, in_redis},
+    world::{Gateway, ORGANIZATION, PRIVATE_CLIENT, PUBLIC_CLIENT, World, claim, eventually, products},
+};
 
 const TOKEN_FIELDS: [&str; 4] = ["access_token", "refresh_token", "idp_access_token", "idp_refresh_token"];
 
@@ -338,4 +342,49 @@ async fn calls_of_one_ended_session_cause_one_refresh() {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
     assert_eq!(refreshes() - before, 1);
+}
+
+#[tokio::test]
+async fn logout_deletes_cookies_even_if_slas_fails() {
+    let world = world(PWA_KIT).await;
+    let mut browser = Browser::new(&world);
+    browser.log_in(true).await;
+    let before = browser.jar.clone();
+    world.simulator.inject(Fault::on("slas", Effect::Status { code: 500, retry_after: None, body: None }));
+    // With the access cookie SLAS is asked to log out. Without it, the gateway first asks for a token.
+    for access in [true, false] {
+        browser.jar = before.clone();
+        if !access {
+            browser.jar.remove("cc-at_RefArch");
+        }
+        let answer = browser.send(browser.logout()).await;
+        assert!(answer.status.is_server_error(), "{}", answer.status);
+        assert!(!browser.jar.contains_key("cc-nx_RefArch"), "{access}: {:?}", names(&answer));
+    }
+}
+
+#[tokio::test]
+async fn reference_cookies_work_at_every_replica() {
+    let redis = Redis::start().await;
+    let entry = format!("site = \"RefArch\"\nclient_id = \"{PRIVATE_CLIENT}\"\n{REFERENCE}");
+    let change = |config: &mut toml::Table| {
+        in_redis(config, &redis.url());
+        let tenant = config["tenants"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+        let entry: toml::Table = entry.parse().unwrap();
+        tenant.insert("storefronts".into(), toml::Value::Array(vec![entry.into()]));
+    };
+    let world = World::with(change).await;
+    let mut browser = Browser::new(&world);
+    browser.log_in(false).await;
+    let other = Gateway::start(&world.simulator.url(), change).await;
+    let url = format!("http://{}/mobify/proxy/api{}", other.address, products(super::PRODUCTS));
+    let ask = async |cookies: String| {
+        let request = world.client.get(&url).header("x-site-id", "RefArch").header("cookie", cookies);
+        request.header("sec-fetch-site", "same-origin").send().await.unwrap()
+    };
+    eventually("the second replica has keys", async || ask(browser.cookies()).await.status() == 200).await;
+    browser.jar.remove("__Host-cc-at_RefArch");
+    let renewed = ask(browser.cookies()).await;
+    assert_eq!(renewed.status(), 200);
+    assert!(renewed.headers().contains_key("set-cookie"));
 }
