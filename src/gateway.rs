@@ -1,10 +1,11 @@
-//! The pipeline: one request in, one decision out.
+//! The pipeline: one request in, one decision out. `pipeline` runs the stages. Here are the entries that the server calls, and the
+//! translation of a storefront's cookies around the stages.
 //!
 //! [`Gateway`] has these methods, in the order of a request's life: [`respond_without_route`](Gateway::respond_without_route),
 //! [`route`](Gateway::route), [`note_form`](Gateway::note_form), [`handle`](Gateway::handle),
 //! [`body_complete`](Gateway::body_complete), [`retry_after_401`](Gateway::retry_after_401),
-//! [`response_received`](Gateway::response_received) and [`cors_edits`](Gateway::cors_edits). Each stage is a type with the state that it needs, and no stage imports
-//! another one. No stage sees a socket: a request comes as a value and leaves as a [`Decision`].
+//! [`response_received`](Gateway::response_received) and [`cors_edits`](Gateway::cors_edits). Each stage is a type with the state
+//! that it needs, and no stage imports another one. No stage sees a socket: a request comes as a value and leaves as a [`Decision`].
 
 mod audit_line;
 pub mod authn;

@@ -1,4 +1,4 @@
-//! No stage of the gateway's pipeline imports another one. `src/gateway.rs` alone connects them.
+//! No stage of the gateway's pipeline imports another one. `src/gateway.rs` and `src/gateway/pipeline.rs` connect them.
 
 use std::collections::BTreeSet;
 
