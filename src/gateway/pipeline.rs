@@ -1,6 +1,6 @@
 //! The decision about one request with a token or credentials of its own: the stages, in order.
 //!
-//! [`Pipeline`] connects the stages and has no state of its own. Rarely taken branches are boxed: an unboxed future is as large as its
+//! The pipeline connects the stages and has no state of its own. Rarely taken branches are boxed: an unboxed future is as large as its
 //! largest branch, and every request would pay for it.
 
 use std::sync::Arc;
