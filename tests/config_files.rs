@@ -650,6 +650,42 @@ fn network_limits_replace_general_limits_by_longest_prefix() {
 }
 
 #[test]
+fn storefront_server_has_larger_limits() {
+    let text = format!(
+        "{MINIMAL}[logins]\nfailed_per_address_and_login = 4\n[limits]\nincomplete_requests = 100\nheld_bodies = '1MiB'\n\
+         [[limits.networks]]\nnetwork = '10.1.0.0/16'\nstorefront_server = true\nclient_address_header = 'X-Client-IP'\n\
+         [[limits.networks]]\nnetwork = '10.2.0.0/16'\nstorefront_server = true\nfailed_per_address = 0\n\
+         failed_per_address_and_login = 7\nguests_per_address = 9\nslas_calls_per_address = 70\n"
+    );
+    let limits = load(&text, &[]).unwrap().settings.limits;
+    let of = |address: &str| *limits.for_address(address.parse().unwrap());
+    let calls = |address: &str| of(address).slas_calls.map(|calls| calls.for_tenant(500));
+    assert_eq!((of("192.0.2.1").failed_logins, of("192.0.2.1").failed_logins_per_id), (Some(60), Some(4)));
+    let server = of("10.1.2.3");
+    assert_eq!((server.connections, server.requests, server.guests), (None, None, None));
+    assert_eq!((server.incomplete_requests, server.held_bodies), (Some(50), Some(512 * 1024)));
+    assert_eq!((server.failed_logins, server.failed_logins_per_id), (Some(3000), None));
+    assert_eq!((calls("10.1.2.3"), calls("192.0.2.1")), (Some(250), Some(62)), "half instead of an eighth");
+    let own = of("10.2.0.1");
+    assert_eq!((own.failed_logins, own.failed_logins_per_id, own.guests), (None, Some(7), Some(9)));
+    assert_eq!(calls("10.2.0.1"), Some(70));
+    let headers: Vec<_> = limits.networks.iter().map(|own| own.client_address_header.clone()).collect();
+    assert_eq!(headers, [Some(http::HeaderName::from_static("x-client-ip")), None]);
+
+    for (header, hint) in [
+        ("X Client", "not the name of a header"),
+        ("x-forwarded-for", "server.trusted_proxies"),
+        ("Forwarded", "another meaning"),
+        ("Host", "another meaning"),
+    ] {
+        let text =
+            format!("{MINIMAL}[[limits.networks]]\nnetwork = '10.0.0.0/8'\nclient_address_header = '{header}'\n");
+        let shown = errors(&text, &[]).join("\n");
+        assert!(shown.starts_with("limits.networks[0].client_address_header: ") && shown.contains(hint), "{shown}");
+    }
+}
+
+#[test]
 fn key_set_by_two_variables_is_rejected() {
     let text = with_secret("{ env = 'SLAS' }");
     let whole = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET";

@@ -25,7 +25,7 @@ use crate::{
         cors::Cors,
         error::RejectionReason,
         legacy::LegacyLogins,
-        limits::{RateLimits, client_address::TrustedProxies},
+        limits::{RateLimits, client_address::ClientAddresses},
         pipeline::Stages,
         problem,
         router::Router,
@@ -213,7 +213,7 @@ impl Components {
         let runtime = Arc::new(Runtime {
             gateway: Arc::new(build_gateway(&settings, &snapshot, &carried, on_behalf)),
             limits: settings.limits.clone(),
-            trusted_proxies: TrustedProxies::new(settings.server.trusted_proxies.clone()),
+            client_addresses: ClientAddresses::new(&settings.server.trusted_proxies, &settings.limits.networks),
             upstreams,
             timeouts: settings.timeouts.clone(),
             log: AccessLog::new(&settings.log),

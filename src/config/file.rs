@@ -480,18 +480,31 @@ pub(super) struct Limits {
     #[schemars(with = "value_types::Duration", example = &"100ms")]
     pub(super) queue_timeout: String,
     /// Limits for each address of one network, instead of the limits above, e.g. for a storefront's servers. If several
-    /// networks contain an address, the longest prefix applies. An absent key keeps the limit above. 0 means no limit.
+    /// networks contain an address, the longest prefix applies. An absent key keeps the limit above, unless
+    /// `storefront_server` is set. 0 means no limit.
     pub(super) networks: Vec<Network>,
 }
 
 /// Limits for each address of one network, instead of the limits for all addresses. An absent key keeps the limit for
-/// all addresses. 0 means no limit.
+/// all addresses, unless `storefront_server` is set. 0 means no limit.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Network {
     /// The network, or a single address. An IPv6 prefix is at most /64.
     #[schemars(required, example = &"203.0.113.0/24")]
     pub(super) network: Option<String>,
+    /// Whether these are a storefront's servers, which send the requests of many shoppers from their own addresses. Then
+    /// the defaults of the limits below are larger: half of `limits.incomplete_requests` and of `limits.held_bodies`,
+    /// half of the tenant's `slas_requests_per_minute`, 3,000 failed logins per minute, and no limit for connections,
+    /// requests, guest logins and the failed logins of one login id, which `logins.failed_per_login` still limits.
+    #[serde(default)]
+    pub(super) storefront_server: bool,
+    /// The header in which these addresses name the client's address, e.g. a storefront's server the shopper's. Such a
+    /// request counts for the named address. Without a readable address, with two, or with a loopback address, it counts
+    /// for the address of this network. The servers must replace the header if a client sends it. For
+    /// `X-Forwarded-For`, use `server.trusted_proxies`.
+    #[schemars(example = &"X-Client-IP")]
+    pub(super) client_address_header: Option<String>,
     /// Replaces `limits.connections_per_address`.
     #[schemars(range(max = 1_000_000), example = 5000)]
     pub(super) connections_per_address: Option<usize>,
@@ -513,6 +526,9 @@ pub(super) struct Network {
     /// Replaces `logins.failed_per_address`.
     #[schemars(range(max = 1_000_000), example = 600)]
     pub(super) failed_per_address: Option<u32>,
+    /// Replaces `logins.failed_per_address_and_login`.
+    #[schemars(range(max = 1_000_000), example = 50)]
+    pub(super) failed_per_address_and_login: Option<u32>,
 }
 
 /// Load shedding.
@@ -537,7 +553,8 @@ pub(super) struct Logins {
     pub(super) max_concurrent: usize,
     /// Maximum number of failed logins per minute of one client address. Further logins get 429 `caller_rate_limited`.
     /// Successful logins do not count. A request that makes SLAS send a message always counts. Behind a load balancer,
-    /// set `server.trusted_proxies`. Otherwise all clients count as one.
+    /// set `server.trusted_proxies`, and list a storefront's servers in `limits.networks`. Otherwise all their clients
+    /// count as one.
     #[schemars(range(max = 1_000_000), example = 60)]
     pub(super) failed_per_address: u32,
     /// Maximum number of deprecated guest logins per minute of one client address. Further logins get 429

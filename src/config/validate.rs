@@ -53,12 +53,16 @@ pub(super) fn validate(
     let tls = file.server.tls.take().map(|tls| tls_files(tls, &mut root.table("server.tls")));
     let server = server(file.server, &mut root.table("server"));
     let admin = admin(&file.admin, &server, &mut root.table("admin"));
+    let has_storefronts = file.tenants.iter().any(|tenant| !tenant.storefronts.is_empty());
     let mut tenants = tenants::tenants(file.tenants, root);
     let callers = callers::callers(file.callers, &tenants, client_certificates, root);
     tenants::resolve_on_behalf_clients(&mut tenants, &callers, root);
     let sessions = sessions(&file.sessions, &mut root.table("sessions"));
     let timeouts = timeouts(&file.timeouts, &mut root.table("timeouts"));
     let limits = limits::limits(&file.limits, &file.logins, &mut root.table("limits"));
+    if has_storefronts && tls.is_none() && server.trusted_proxies.is_empty() {
+        limits::warn_if_shoppers_share_an_address(&file.limits, &mut root.table("limits"));
+    }
     let file::Logins { max_concurrent, failed_per_address, failed_per_address_and_login, failed_per_login, .. } =
         file.logins;
     let log = log::log(file.log, &mut root.table("log"));

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(super) use self::login_permit::LoginPermit;
 use self::{
     caller_rate::CallerRates,
-    client_address::TrustedProxies,
+    client_address::ClientAddresses,
     concurrency::ConcurrencyLimiter,
     count::Count,
     failed_logins::{FailedLogins, PendingLogin},
@@ -62,7 +62,7 @@ pub struct RateLimits {
     failed_logins: FailedLogins,
     slas_call_limits: SlasCallLimits,
     limits: Limits,
-    proxies: TrustedProxies,
+    client_addresses: ClientAddresses,
 }
 
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl RateLimits {
             failed_logins: FailedLogins::new(&settings.logins, before.map(|before| &before.failed_logins)),
             slas_call_limits: before.map(|before| before.slas_call_limits.clone()).unwrap_or_default(),
             limits: settings.limits.clone(),
-            proxies: TrustedProxies::new(settings.server.trusted_proxies.clone()),
+            client_addresses: ClientAddresses::new(&settings.server.trusted_proxies, &settings.limits.networks),
         })
     }
 
@@ -108,7 +108,7 @@ impl RateLimits {
 
     /// Returns the address that a request counts for: an IPv4 address, or the first address of an IPv6 /64.
     pub(super) fn client_address(&self, request: &Request<'_>) -> Option<IpAddr> {
-        request.address.map(|peer| self.proxies.client(peer, &request.head.headers))
+        request.address.map(|peer| self.client_addresses.client(peer, &request.head.headers))
     }
 
     /// Whether the gateway must read the body to count a login attempt.

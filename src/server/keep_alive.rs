@@ -40,7 +40,7 @@ impl ConnectionServer {
     /// How the configuration treats connections from `client`.
     pub(super) fn address_policy(&self, client: IpAddr) -> AddressPolicy {
         let runtime = self.runtime.load();
-        if runtime.trusted_proxies.includes(client) {
+        if runtime.client_addresses.is_trusted_proxy(client) {
             return AddressPolicy { is_proxy: true, connections: None };
         }
         AddressPolicy { is_proxy: false, connections: runtime.limits.for_address(owner(client)).connections }

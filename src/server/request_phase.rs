@@ -170,12 +170,9 @@ impl RequestPhase {
         if session.as_downstream_mut().is_body_done() {
             return Ok(());
         }
-        let address = if client.is_proxy {
-            let client_address = runtime.trusted_proxies.client(client.address.client, &session.req_header().headers);
-            client.address.addresses.entry(client_address)
-        } else {
-            Arc::clone(&client.address)
-        };
+        let peer = client.address.client;
+        let named = runtime.client_addresses.client(peer, &session.req_header().headers);
+        let address = if named == peer { Arc::clone(&client.address) } else { client.address.addresses.entry(named) };
         let connection = (is_http2 && !client.is_proxy).then_some(client);
         match BodyPermit::acquire(Arc::clone(&address), connection, limits) {
             Err(RequestLimitExceeded::Connection) => {

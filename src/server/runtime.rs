@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{access_log::AccessLog, upstream::Upstream};
 use crate::{
     config::{Limits, Timeouts},
-    gateway::{Gateway, limits::client_address::TrustedProxies},
+    gateway::{Gateway, limits::client_address::ClientAddresses},
     types::ByOrganization,
 };
 
@@ -16,8 +16,8 @@ pub struct Runtime {
     pub gateway: Arc<Gateway>,
     /// Limits of size, number and rate.
     pub limits: Limits,
-    /// The proxies whose `X-Forwarded-For` is trusted.
-    pub trusted_proxies: TrustedProxies,
+    /// Finds the address that a request counts for.
+    pub client_addresses: ClientAddresses,
     /// The API of each organization.
     pub upstreams: ByOrganization<Arc<Upstream>>,
     /// Time limits.

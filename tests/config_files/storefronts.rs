@@ -6,11 +6,14 @@ use shopper_gateway::config::{CookieMode, Storefront};
 
 use super::{MINIMAL, errors, load};
 
-/// A configuration with two sites, a public client `c1`, and these tables of `[[tenants.storefronts]]`.
+/// The network of the storefronts' servers.
+const SERVERS: &str = "[[limits.networks]]\nnetwork = '10.0.0.0/8'\nstorefront_server = true\n";
+
+/// A configuration with two sites, a public client `c1`, the storefronts' servers, and these tables of `[[tenants.storefronts]]`.
 fn with_storefront(table: &str) -> String {
     let tenant = MINIMAL.replace(r#"["RefArch"]"#, r#"["RefArch", "RefArchGlobal"]"#);
     let client = "[[tenants.slas_clients]]\nclient_id = 'c1'\nredirect_uri = 'http://localhost:3000/callback'\n";
-    format!("{tenant}{client}[[tenants.storefronts]]\n{table}\n")
+    format!("{tenant}{client}[[tenants.storefronts]]\n{table}\n{SERVERS}")
 }
 
 /// The same with the required keys.
@@ -170,4 +173,21 @@ fn preview_origin_that_is_no_exact_secure_origin_is_rejected() {
             "{error}"
         );
     }
+}
+
+/// Behind a storefront's server, all shoppers have the server's address, unless the configuration names the server.
+#[test]
+fn storefront_without_server_causes_a_warning() {
+    let without = with_keys("").replace(SERVERS, "");
+    let is_warned = |text: &str| warned(text).iter().any(|warning| warning.starts_with("limits.networks: "));
+    assert!(is_warned(&without));
+    for (table, keys) in [
+        ("[[limits.networks]]", "network = '10.0.0.0/8'\nclient_address_header = 'X-Client-IP'"),
+        ("[[limits.networks]]", "network = '10.0.0.0/8'\nstorefront_server = true"),
+        ("[server]", "trusted_proxies = ['10.0.0.0/8']"),
+    ] {
+        assert!(!is_warned(&format!("{table}\n{keys}\n{without}")), "{keys}");
+    }
+    assert!(is_warned(&format!("[[limits.networks]]\nnetwork = '10.0.0.0/8'\nguests_per_address = 0\n{without}")));
+    assert!(!is_warned(MINIMAL), "no storefront");
 }

@@ -59,6 +59,7 @@ mod store;
 mod store_connections;
 mod store_keyspace;
 mod store_outages;
+mod storefront_servers;
 mod storefronts;
 mod streaming;
 mod tls;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::IpNet;
 
 /// Time limits.
@@ -78,6 +79,8 @@ pub struct AddressLimits {
     pub guests: Option<u32>,
     /// Failed logins per minute.
     pub failed_logins: Option<u32>,
+    /// Failed logins per minute of one login id.
+    pub failed_logins_per_id: Option<u32>,
 }
 
 /// How many SLAS calls per minute the requests of one address may cause.
@@ -87,6 +90,8 @@ pub enum SlasCalls {
     Shared(u32),
     /// This number, whatever the tenant's SLAS rate limit is.
     Exactly(u32),
+    /// Half of the tenant's SLAS rate limit.
+    Half,
 }
 
 /// Limits of the addresses of one network.
@@ -94,6 +99,8 @@ pub enum SlasCalls {
 pub struct NetworkLimits {
     /// The network.
     pub network: IpNet,
+    /// The header field in which its addresses name the client of a request.
+    pub client_address_header: Option<HeaderName>,
     /// Limits of each of its addresses.
     pub per_address: AddressLimits,
 }
@@ -117,6 +124,7 @@ impl SlasCalls {
         match self {
             Self::Shared(calls) => calls.min((per_minute / ADDRESS_SHARE_DIVISOR).max(1)),
             Self::Exactly(calls) => calls,
+            Self::Half => (per_minute / 2).max(1),
         }
     }
 }
@@ -135,7 +143,7 @@ pub struct Logins {
     pub max_concurrent: usize,
     /// Failed logins per minute of one address outside of [`Limits::networks`].
     pub failed_per_address: u32,
-    /// Failed logins per minute of one login id from one address.
+    /// Failed logins per minute of one login id from one address outside of [`Limits::networks`].
     pub failed_per_address_and_login: u32,
     /// Failed logins per minute of one login id from all addresses.
     pub failed_per_login: u32,

@@ -2,6 +2,8 @@
 //!
 //! For limits per address, 0 means no limit. Sizes for all clients together must be greater than zero.
 
+use http::HeaderName;
+
 use super::table::{MINUTE, Table};
 use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, file};
 
@@ -12,6 +14,10 @@ const IPV6_CLIENT_PREFIX_LENGTH: u8 = 64;
 const MAX_SIZE: u64 = 1 << 30;
 /// Size of the largest form that the gateway reads, in bytes.
 const MAX_FORM_SIZE: usize = 64 * 1024;
+/// Failed logins per minute of a storefront's server: fifty times the default of an address.
+const STOREFRONT_SERVER_FAILED_LOGINS: u32 = 3000;
+/// Header fields that every request may have, and `Forwarded`, whose format the gateway does not read.
+const NOT_ADDRESS_HEADERS: [&str; 5] = ["authorization", "cookie", "forwarded", "host", "user-agent"];
 /// Pingora rejects larger heads.
 const MAX_HEAD_SIZE: u64 = 1 << 20;
 
@@ -38,6 +44,7 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, table: &mut Tabl
         slas_calls: limit_or_none(raw.slas_calls_per_address).map(SlasCalls::Shared),
         guests: limit_or_none(logins.guests_per_address),
         failed_logins: limit_or_none(logins.failed_per_address),
+        failed_logins_per_id: limit_or_none(logins.failed_per_address_and_login),
     };
     let mut limits = Limits {
         body: table.size("body", &raw.body, MAX_SIZE).unwrap_or_default(),
@@ -66,6 +73,19 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, table: &mut Tabl
     }
     limits.networks.sort_by_key(|own| std::cmp::Reverse(own.network.prefix_len()));
     limits
+}
+
+/// Adds a warning if no entry names the servers of the storefronts. Only for a gateway without TLS and trusted proxies: browsers hardly
+/// connect to it without something in between.
+pub(super) fn warn_if_shoppers_share_an_address(raw: &file::Limits, table: &mut Table<'_>) {
+    if !raw.networks.iter().any(|own| own.storefront_server || own.client_address_header.is_some()) {
+        table.warn(
+            "networks",
+            "no entry has storefront_server or client_address_header, and server.trusted_proxies is empty, so all shoppers behind a \
+             storefront's server count as one address, and 60 wrong passwords a minute of one attacker block the logins of all; list \
+             the server here with storefront_server = true, or a load balancer in server.trusted_proxies",
+        );
+    }
 }
 
 /// Adds a warning for each limit per address in the file that is greater than the limit for all clients together.
@@ -98,7 +118,9 @@ fn network(raw: &file::Network, limits: &Limits, table: &mut Table<'_>) -> Optio
     };
     let (requests, incomplete) = (raw.requests_per_address, raw.incomplete_requests_per_address);
     warn_if_greater([raw.connections_per_address, requests, incomplete, held_bodies.flatten()], limits, table);
-    let defaults = &limits.per_address;
+    let header = raw.client_address_header.as_deref();
+    let client_address_header = header.and_then(|name| client_address_header(name, table));
+    let defaults = if raw.storefront_server { storefront_server(limits) } else { limits.per_address };
     let per_address = AddressLimits {
         connections: raw.connections_per_address.map_or(defaults.connections, limit_or_none),
         requests: raw.requests_per_address.map_or(defaults.requests, limit_or_none),
@@ -110,17 +132,54 @@ fn network(raw: &file::Network, limits: &Limits, table: &mut Table<'_>) -> Optio
         },
         guests: raw.guests_per_address.map_or(defaults.guests, limit_or_none),
         failed_logins: raw.failed_per_address.map_or(defaults.failed_logins, limit_or_none),
+        failed_logins_per_id: raw.failed_per_address_and_login.map_or(defaults.failed_logins_per_id, limit_or_none),
     };
-    if raw.sets_no_limit() {
+    if raw.has_no_effect() {
         table.error("network", "this entry sets no limit; add one, or remove the entry");
     }
-    Some(NetworkLimits { network: network?, per_address })
+    Some(NetworkLimits { network: network?, client_address_header, per_address })
+}
+
+/// The limits of a storefront's server unless its entry sets others. Strangers reach the gateway through the server, so no server may use
+/// up what all clients share.
+fn storefront_server(limits: &Limits) -> AddressLimits {
+    AddressLimits {
+        connections: None,
+        requests: None,
+        incomplete_requests: Some((limits.incomplete_requests / 2).max(1)),
+        held_bodies: Some((limits.held_bodies / 2).max(1)),
+        slas_calls: Some(SlasCalls::Half),
+        guests: None,
+        failed_logins: Some(STOREFRONT_SERVER_FAILED_LOGINS),
+        failed_logins_per_id: None,
+    }
+}
+
+/// The header field in which the addresses of a network name the client.
+fn client_address_header(name: &str, table: &mut Table<'_>) -> Option<HeaderName> {
+    let key = "client_address_header";
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Err(_) => table.error(key, "not the name of a header, e.g. \"X-Client-IP\""),
+        Ok(name) if name == "x-forwarded-for" => {
+            table.error(
+                key,
+                "X-Forwarded-For lists several addresses; list the network in server.trusted_proxies instead",
+            );
+        }
+        Ok(name) if NOT_ADDRESS_HEADERS.contains(&name.as_str()) => {
+            table.error(key, "this header has another meaning; use one with an address alone, e.g. \"X-Client-IP\"");
+        }
+        Ok(name) => return Some(name),
+    }
+    None
 }
 
 impl file::Network {
-    fn sets_no_limit(&self) -> bool {
+    fn has_no_effect(&self) -> bool {
         let Self {
             network: _,
+            storefront_server,
+            client_address_header,
             connections_per_address,
             requests_per_address,
             incomplete_requests_per_address,
@@ -128,10 +187,14 @@ impl file::Network {
             slas_calls_per_address,
             guests_per_address,
             failed_per_address,
+            failed_per_address_and_login,
         } = self;
-        connections_per_address.or(*requests_per_address).or(*incomplete_requests_per_address).is_none()
+        !storefront_server
+            && client_address_header.is_none()
+            && connections_per_address.or(*requests_per_address).or(*incomplete_requests_per_address).is_none()
             && held_bodies_per_address.is_none()
-            && slas_calls_per_address.or(*guests_per_address).or(*failed_per_address).is_none()
+            && slas_calls_per_address.or(*guests_per_address).is_none()
+            && failed_per_address.or(*failed_per_address_and_login).is_none()
     }
 }
 

@@ -1,31 +1,52 @@
 //! The client address that a request counts for.
 //!
-//! Any client can write `X-Forwarded-For`, so the gateway reads only the entries that configured proxies wrote. The address is used
-//! for counting only: it grants nothing, and no log contains it.
+//! Any client can write `X-Forwarded-For` or another header, so the gateway reads only what configured proxies and storefront servers
+//! wrote. The address is used for counting only: it grants nothing, and no log contains it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
+use crate::config::NetworkLimits;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies in front of the gateway whose `X-Forwarded-For` it trusts.
+/// Finds the address that a request counts for.
 #[derive(Debug)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub struct ClientAddresses {
+    /// The proxies whose `X-Forwarded-For` is trusted.
+    proxies: Vec<IpNet>,
+    /// The networks whose addresses name the client in a header of their own, the longest prefix first.
+    naming: Vec<(IpNet, Option<HeaderName>)>,
+}
 
-impl TrustedProxies {
-    /// The proxies of `server.trusted_proxies`.
+impl ClientAddresses {
+    /// Reads what these proxies (`server.trusted_proxies`) and networks (`limits.networks`, the longest prefix first) write.
     #[must_use]
-    pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+    pub fn new(proxies: &[IpNet], networks: &[NetworkLimits]) -> Self {
+        let names_clients = networks.iter().any(|own| own.client_address_header.is_some());
+        let naming = networks.iter().filter(|_| names_clients);
+        let naming = naming.map(|own| (own.network, own.client_address_header.clone())).collect();
+        Self { proxies: proxies.to_vec(), naming }
     }
 
     /// Returns the [`owner`] of the address that a request counts for: the peer of the connection, or the last address of
-    /// `X-Forwarded-For` that is not a trusted proxy. A request with an unreadable entry counts for the proxy that wrote the entry.
+    /// `X-Forwarded-For` that is not a trusted proxy. If the network of this address has a `client_address_header`, it is the address in
+    /// that header. A request with an unreadable entry counts for the proxy or server that wrote the entry.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        owner(self.last_untrusted(peer, headers))
+        let sender = self.last_untrusted(peer, headers);
+        owner(self.named_by(sender, headers).unwrap_or(sender))
+    }
+
+    /// The address in the header of a network that contains `sender`. A storefront's server that renders a page calls itself, so a
+    /// loopback address names no client.
+    fn named_by(&self, sender: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        let (_, header) = self.naming.iter().find(|(network, _)| network.contains(&owner(sender)))?;
+        let mut fields = headers.get_all(header.as_ref()?).into_iter();
+        let field = fields.next().filter(|_| fields.next().is_none())?;
+        parse(field.to_str().ok()?).filter(|named| !named.is_loopback() && !named.is_unspecified())
     }
 
     fn last_untrusted(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
@@ -33,7 +54,7 @@ impl TrustedProxies {
         let fields = headers.get_all(FORWARDED_FOR).into_iter().rev();
         let entries = fields.flat_map(|field| field.to_str().unwrap_or_default().rsplit(','));
         for text in entries {
-            if !self.includes(client) {
+            if !self.is_trusted_proxy(client) {
                 break;
             }
             let Some(before) = parse(text) else { break };
@@ -44,9 +65,9 @@ impl TrustedProxies {
 
     /// Whether an address belongs to a trusted proxy.
     #[must_use]
-    pub fn includes(&self, address: IpAddr) -> bool {
+    pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        self.proxies.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -72,11 +93,13 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::config::AddressLimits;
 
     fn client(proxies: &[&str], peer: &str, fields: &[&str]) -> String {
-        let proxies = TrustedProxies::new(proxies.iter().map(|network| network.parse().unwrap()).collect());
+        let proxies: Vec<_> = proxies.iter().map(|network| network.parse().unwrap()).collect();
+        let addresses = ClientAddresses::new(&proxies, &[]);
         let fields = fields.iter().map(|field| (FORWARDED_FOR, HeaderValue::from_str(field).unwrap()));
-        proxies.last_untrusted(peer.parse().unwrap(), &fields.collect()).to_string()
+        addresses.last_untrusted(peer.parse().unwrap(), &fields.collect()).to_string()
     }
 
     #[test]
@@ -104,6 +127,42 @@ mod tests {
             (&["198.51.100.7,"], "10.1.1.1"),
         ] {
             assert_eq!(client(&proxies, "::ffff:10.1.1.1", fields), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn header_of_listed_network_names_the_client() {
+        let network = |network: &str, header: Option<&'static str>| NetworkLimits {
+            network: network.parse().unwrap(),
+            client_address_header: header.map(HeaderName::from_static),
+            per_address: AddressLimits::default(),
+        };
+        let networks = [network("203.0.113.9/32", None), network("203.0.113.0/24", Some("x-client-ip"))];
+        let addresses = ClientAddresses::new(&["10.0.0.0/8".parse().unwrap()], &networks);
+        let client = |peer: &str, forwarded_for: &'static str, named: &[&'static str]| {
+            let named = named.iter().map(|named| (HeaderName::from_static("x-client-ip"), *named));
+            let fields = [(FORWARDED_FOR, forwarded_for)].into_iter().filter(|(_, value)| !value.is_empty());
+            let fields = fields.chain(named).map(|(name, value)| (name, HeaderValue::from_static(value)));
+            addresses.client(peer.parse().unwrap(), &fields.collect()).to_string()
+        };
+        let server = "203.0.113.7";
+        for (peer, forwarded_for, named, expected) in [
+            (server, "", &["198.51.100.1"][..], "198.51.100.1"),
+            (server, "", &["[2001:db8::7]:4711"], "2001:db8::"),
+            (server, "198.51.100.2", &[], server),
+            (server, "", &[], server),
+            (server, "", &["198.51.100.1", "198.51.100.2"], server),
+            (server, "", &["198.51.100.1, 198.51.100.2"], server),
+            (server, "", &["unknown"], server),
+            (server, "", &["127.0.0.1"], server),
+            (server, "", &["::1"], server),
+            (server, "", &["0.0.0.0"], server),
+            ("10.1.1.1", server, &["198.51.100.1"], "198.51.100.1"),
+            ("10.1.1.1", "198.51.100.5", &["198.51.100.1"], "198.51.100.5"),
+            ("198.51.100.5", "", &["198.51.100.1"], "198.51.100.5"),
+            ("203.0.113.9", "", &["198.51.100.1"], "203.0.113.9"),
+        ] {
+            assert_eq!(client(peer, forwarded_for, named), expected, "{peer} {forwarded_for} {named:?}");
         }
     }
 

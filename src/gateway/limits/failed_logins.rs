@@ -12,7 +12,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{count::Count, login_attempt::LoginAttempt, normalized_login_id::normalized};
 use crate::{
-    config::{Limits, Logins},
+    config::{AddressLimits, Limits, Logins},
     jwt::sha256,
     ratelimit::KeyedRateLimiter,
     types::OrganizationId,
@@ -57,7 +57,8 @@ impl FailedLogins {
         address: Option<IpAddr>,
         attempt: &LoginAttempt,
     ) -> Result<PendingLogin, Duration> {
-        let address_limit = address.and_then(|address| limits.for_address(address).failed_logins).unwrap_or(0);
+        let AddressLimits { failed_logins, failed_logins_per_id, .. } =
+            address.map(|address| *limits.for_address(address)).unwrap_or_default();
         let address = address.map(|address| address.to_string());
         let mut logins: Vec<String> = attempt.logins.iter().map(|login| normalized(login)).collect();
         logins.sort_unstable();
@@ -65,20 +66,21 @@ impl FailedLogins {
         logins.retain(|login| !login.is_empty());
         let key = |parts: &[&str]| sha256(parts.join("\0"));
         let (organization, kind) = (organization.as_str(), attempt.kind.as_str());
-        let Logins { failed_per_address_and_login, failed_per_login, .. } = self.limits;
+        let failed_per_login = Some(self.limits.failed_per_login).filter(|limit| *limit > 0);
         let mut counts = Vec::with_capacity(1 + 2 * logins.len());
         if let Some(address) = &address {
-            counts.push((&self.per_address, address_limit, key(&[organization, "a", address])));
+            counts.push((&self.per_address, failed_logins, key(&[organization, "a", address])));
         }
         for login in &logins {
             if let Some(address) = &address {
                 let key = key(&[organization, "b", kind, address, login]);
-                counts.push((&self.per_address_and_login, failed_per_address_and_login, key));
+                counts.push((&self.per_address_and_login, failed_logins_per_id, key));
             }
             counts.push((&self.per_login, failed_per_login, key(&[organization, "l", kind, login])));
         }
         let mut pending = PendingLogin(Vec::with_capacity(counts.len()));
-        for (limiter, per_minute, key) in counts.into_iter().filter(|(_, per_minute, _)| *per_minute > 0) {
+        for (limiter, per_minute, key) in counts {
+            let Some(per_minute) = per_minute else { continue };
             match Count::acquire(limiter, key, per_minute, 1) {
                 Ok(count) => pending.0.push(count),
                 Err(wait) => {
@@ -103,10 +105,7 @@ impl PendingLogin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::AddressLimits,
-        gateway::limits::{client_address::owner, login_attempt::AttemptKind},
-    };
+    use crate::gateway::limits::{client_address::owner, login_attempt::AttemptKind};
 
     const ADDRESS: &str = "192.0.2.1";
     const MINUTE: Duration = Duration::from_secs(60);
@@ -120,7 +119,12 @@ mod tests {
         fn new(failed_per_address: u32, failed_per_address_and_login: u32, failed_per_login: u32) -> Self {
             let logins =
                 Logins { max_concurrent: 1, failed_per_address, failed_per_address_and_login, failed_per_login };
-            let failed_logins = Some(failed_per_address).filter(|limit| *limit > 0);
+            let limit = |number| Some(number).filter(|number| *number > 0);
+            let per_address = AddressLimits {
+                failed_logins: limit(failed_per_address),
+                failed_logins_per_id: limit(failed_per_address_and_login),
+                ..AddressLimits::default()
+            };
             let limits = Limits {
                 body: 1,
                 min_body_rate: 1,
@@ -131,7 +135,7 @@ mod tests {
                 requests: 1,
                 incomplete_requests: 1,
                 held_bodies: 1,
-                per_address: AddressLimits { failed_logins, ..AddressLimits::default() },
+                per_address,
                 max_concurrent_requests: 1,
                 queue_timeout: Duration::ZERO,
                 networks: Vec::new(),
