@@ -52,7 +52,7 @@ use secrecy::SecretString;
 use self::{
     cors::ResponseSource,
     credential::UpstreamCredential,
-    decision::{CookieSession, Decision, Forward},
+    decision::{Decision, Forward, StorefrontEdits},
     error::GatewayError,
     headers::HeaderEdits,
     limits::RateLimits,
@@ -194,10 +194,16 @@ impl Gateway {
         routed: RoutedRequest<'_>,
         audit: &mut AuditRecord,
     ) -> Result<Decision, GatewayError> {
-        // Only SLAS's operations name a client, and reading it costs.
-        let client = if routed.route.kind() == OperationKind::Slas { SlasRoutes::client(routed)? } else { None };
-        let Some(session) = self.0.stages.storefronts.session_request(routed, client.as_deref())? else {
-            return self.0.decide(routed, audit).await;
+        // Only SLAS's operations name clients, and reading them costs.
+        let is_for_slas = routed.route.kind() == OperationKind::Slas;
+        let clients = if is_for_slas { SlasRoutes::clients(routed)? } else { Vec::new() };
+        let Some(session) = self.0.stages.storefronts.session_request(routed, &clients)? else {
+            let edits = self.0.stages.storefronts.edits_without_session(routed);
+            let mut decision = self.0.decide(routed, audit).await?;
+            if let Decision::Forward(forward) = &mut decision {
+                forward.storefront = edits.map(Box::new);
+            }
+            return Ok(decision);
         };
         match session.purpose() {
             Purpose::Token => self.issue_tokens(routed, &session, audit).await,
@@ -219,6 +225,10 @@ impl Gateway {
         let operation = route.operation.as_deref().ok_or(GatewayError::OperationUnknown)?;
         let body = request.body.as_ref().filter(|_| form::is_form(&request.head.headers));
         let body = body.ok_or_else(|| GatewayError::RequestInvalid("The body must be a form.".into()))?;
+        let named = form::Form::parse(body)?.single("channel_id")?.map(|site| site.into_owned());
+        if named.is_some_and(|site| site != session.site().as_str()) {
+            return Err(GatewayError::Ambiguous("x-site-id and channel_id name different sites".into()));
+        }
         let refresh = match session.refreshes_by_cookie() {
             true => {
                 let token = storefronts.refresh_token(session, organization).await?;
@@ -269,13 +279,28 @@ impl Gateway {
             };
             let refresh = self.0.stages.storefronts.refresh_token(session, &route.organization).await?;
             let translated = session.translate(route, request.head, token.as_ref(), refresh.as_ref());
-            self.decide_translated(routed, session, translated, audit).await
+            let head = translated.head.clone();
+            let decision = self.decide_translated(routed, session, translated, audit).await;
+            if !matches!(decision, Ok(Decision::Forward(_))) {
+                self.end_session(routed, &head).await;
+            }
+            decision
         };
         let decision = match decide.await {
             Err(GatewayError::OriginNotAllowed) => return Err(GatewayError::OriginNotAllowed),
             decided => decided.unwrap_or_else(|error| Decision::Respond(problem::response(&error))),
         };
+        self.0.stages.storefronts.end_session(session, &route.organization).await;
         Ok(with_cookies(decision, session.expired_cookies()))
+    }
+
+    /// Ends the session of a logout that is not sent to SLAS. `head` has the session's tokens.
+    async fn end_session(&self, routed: RoutedRequest<'_>, head: &Parts) {
+        let request = Request { head, body: None, ..*routed.request };
+        let logout = RoutedRequest { request: &request, registers_session: true, ..routed };
+        if let Ok(Some(logout)) = self.0.stages.slas.pending_logout(logout).await {
+            self.0.stages.slas.complete_logout(&logout).await;
+        }
     }
 
     /// Returns the access token of a session, refreshed if it has ended. No token stands for the request's own credential.
@@ -309,9 +334,9 @@ impl Gateway {
         Ok(match Box::pin(self.0.decide(translated, audit)).await? {
             Decision::Forward(forward) => {
                 let domain = session.cookie_domain();
-                let cookies = CookieSession { request: edits, target, set: Vec::new(), domain };
+                let storefront = StorefrontEdits { request: edits, target, set: Vec::new(), has_session: true, domain };
                 let credential = forward.credential.without_hand_over();
-                Decision::Forward(Forward { credential, cookies: Some(Box::new(cookies)), ..forward })
+                Decision::Forward(Forward { credential, storefront: Some(Box::new(storefront)), ..forward })
             }
             respond @ Decision::Respond(_) => respond,
         })
@@ -376,7 +401,9 @@ impl Gateway {
         let tenant = self.0.tenants.get(&route.organization);
         self.0.stages.limits.response_received(tenant, route, &mut forward.permit, response);
         let is_confirmed = response.is_some_and(|(status, _)| !status.is_client_error() && !status.is_server_error());
-        if let Some(logout) = forward.logout.as_ref().filter(|_| is_confirmed) {
+        // The browser has lost its cookies, so the session ends whatever SLAS answers.
+        let has_lost_cookies = forward.storefront.as_ref().is_some_and(|edits| edits.has_session);
+        if let Some(logout) = forward.logout.as_ref().filter(|_| is_confirmed || has_lost_cookies) {
             Box::pin(self.0.stages.slas.complete_logout(logout)).await;
         }
     }
@@ -385,7 +412,7 @@ impl Gateway {
 /// Returns a decision whose response sets these cookies.
 fn with_cookies(mut decision: Decision, set: Vec<HeaderValue>) -> Decision {
     match &mut decision {
-        Decision::Forward(Forward { cookies: Some(cookies), .. }) => cookies.set = set,
+        Decision::Forward(Forward { storefront: Some(edits), .. }) => edits.set = set,
         Decision::Forward(_) => {}
         Decision::Respond(response) => {
             for cookie in set {

@@ -557,8 +557,9 @@ pub(super) struct Logins {
     /// count as one.
     #[schemars(range(max = 1_000_000), example = 60)]
     pub(super) failed_per_address: u32,
-    /// Maximum number of deprecated guest logins per minute of one client address. Further logins get 429
-    /// `caller_rate_limited`. Each guest login creates a session and causes one or two SLAS calls.
+    /// Maximum number of guest logins per minute of one client address: deprecated ones, and those on SLAS's paths whose
+    /// sessions the gateway keeps. Further logins get 429 `caller_rate_limited`. Each of them creates a session and
+    /// causes one or two SLAS calls.
     #[schemars(range(max = 1_000_000), example = 300)]
     pub(super) guests_per_address: u32,
     /// The same as `failed_per_address`, for one login id from one address. Passwords, one-time codes and messages are

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thre
 use ipnet::IpNet;
 
 use super::{
-    Admin, Load, Logins, PartialPolicy, PartialSettings, PartialTls, Policy, PolicyMode, Server, Sessions, Settings,
-    Timeouts, UnknownOperations, diagnostics::Diagnostics, file, secret_files::Resolver,
+    Admin, CookieMode, Load, Logins, PartialPolicy, PartialSettings, PartialTls, Policy, PolicyMode, Server, Sessions,
+    Settings, Store, Timeouts, UnknownOperations, diagnostics::Diagnostics, file, secret_files::Resolver,
 };
 
 mod callers;
@@ -53,6 +53,8 @@ pub(super) fn validate(
     let tls = file.server.tls.take().map(|tls| tls_files(tls, &mut root.table("server.tls")));
     let server = server(file.server, &mut root.table("server"));
     let admin = admin(&file.admin, &server, &mut root.table("admin"));
+    let has_reference_cookies =
+        file.tenants.iter().flat_map(|tenant| &tenant.storefronts).any(|entry| entry.cookies == CookieMode::Reference);
     let has_storefronts = file.tenants.iter().any(|tenant| !tenant.storefronts.is_empty());
     let mut tenants = tenants::tenants(file.tenants, root);
     let callers = callers::callers(file.callers, &tenants, client_certificates, root);
@@ -68,6 +70,9 @@ pub(super) fn validate(
     let log = log::log(file.log, &mut root.table("log"));
     let traces = traces::traces(&file.traces, &mut root.table("traces"));
     let store = store::store(file.store, &mut root.table("store"));
+    if has_reference_cookies && matches!(store, Some(Store::Memory)) {
+        root.table("store").warn("type", "the ids in reference cookies end with this process, and only this process knows them: a restart logs every shopper out; use Redis in production");
+    }
     let keys = keys::keys(&file.keys, base_dir, &mut root.table("keys"));
     check_policy(&file.policy, &mut root.table("policy"));
     let routes = routes::routes(file.routes, root);

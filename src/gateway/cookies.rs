@@ -39,8 +39,10 @@ pub(super) enum CookieValue<'h> {
 impl<'h> RequestCookies<'h> {
     /// Reads the cookies of a request. HTTP/2 may split them into several fields.
     pub(super) fn read(headers: &'h HeaderMap) -> Self {
-        let fields = headers.get_all(COOKIE).iter().filter_map(|field| field.to_str().ok());
-        let pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.split_once('='));
+        let pairs = headers.get_all(COOKIE).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+        // Browsers send cookies with other characters too. They are not the gateway's.
+        let texts = pairs.filter(|pair| pair.is_ascii()).filter_map(|pair| std::str::from_utf8(pair).ok());
+        let pairs = texts.filter_map(|pair| pair.split_once('='));
         Self(pairs.map(|(name, value)| (name.trim(), unquoted(value.trim()))).collect())
     }
 

@@ -30,19 +30,21 @@ pub struct Forward {
     pub permit: Permit,
     /// The audit line to write when Salesforce has answered: a login, or a write of a trusted system.
     pub audit: Option<Box<PendingAuditLine>>,
-    /// What a session in cookies changes; absent for a request with a token of its own.
-    pub cookies: Option<Box<CookieSession>>,
+    /// What the storefront changes; absent for a request on another path.
+    pub storefront: Option<Box<StorefrontEdits>>,
 }
 
-/// What a session in cookies changes in a request on its way upstream, and in its response.
+/// What a storefront changes in a request on its way upstream, and in its response.
 #[derive(Debug)]
-pub struct CookieSession {
+pub struct StorefrontEdits {
     /// The edits of the request's header fields.
     pub request: HeaderEdits,
     /// The path and query to send upstream, if they differ from the route's.
     pub target: Option<String>,
     /// The values of `Set-Cookie` for the response, whatever its status.
     pub set: Vec<HeaderValue>,
+    /// Whether the request has a session in cookies.
+    pub has_session: bool,
     /// The domain of the storefront's cookies, for those of Salesforce; `None`: the storefront's host alone.
     pub domain: Option<String>,
 }

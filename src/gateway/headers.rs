@@ -6,7 +6,7 @@ mod client_fields;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
 use self::client_fields::is_forbidden;
@@ -83,6 +83,15 @@ pub fn response_edits(headers: &HeaderMap, correlation_id: &HeaderValue) -> Head
     }
     edits.set.push((CORRELATION_ID, correlation_id.clone()));
     edits
+}
+
+/// Whether a response says which caches may store it (RFC 9111, 5.2.2).
+#[must_use]
+pub fn has_cache_scope(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(CACHE_CONTROL).iter().filter_map(|field| field.to_str().ok());
+    let directives = fields.flat_map(|field| field.split(',')).filter_map(|directive| directive.split('=').next());
+    let mut names = directives.map(|name| name.trim().to_ascii_lowercase());
+    names.any(|name| matches!(name.as_str(), "public" | "private" | "no-store" | "s-maxage"))
 }
 
 /// Whether a response states its length in one way (RFC 9112, 6.3).

@@ -11,6 +11,7 @@ pub mod client_address;
 mod concurrency;
 mod count;
 mod failed_logins;
+mod guest_login;
 mod load_shedding;
 mod login_attempt;
 mod login_permit;
@@ -30,6 +31,7 @@ use self::{
     concurrency::ConcurrencyLimiter,
     count::Count,
     failed_logins::{FailedLogins, PendingLogin},
+    guest_login::begins_guest_session,
     load_shedding::LoadShedder,
     login_attempt::{AttemptKind, LoginAttempt},
     slas_calls::SlasCallLimits,
@@ -267,6 +269,9 @@ impl RateLimits {
         let RoutedRequest { tenant, route, request, .. } = routed;
         if let Some(kind) = AttemptKind::of(route) {
             permit.login = self.begin(routed, &LoginAttempt::read(kind, request)?)?;
+        }
+        if begins_guest_session(routed)? {
+            permit.guest = self.count_guest(routed)?.map(Box::new);
         }
         let priority = slas_calls::priority(route, credential);
         if priority != Priority::Login {

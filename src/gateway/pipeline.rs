@@ -108,7 +108,7 @@ impl Pipeline {
             _ => None,
         };
         let audit = reported.is_none().then(|| PendingAuditLine::of_system_write(&self.audit, audit)).flatten();
-        Ok(Decision::Forward(Forward { credential, reported, logout, permit, audit, cookies: None }))
+        Ok(Decision::Forward(Forward { credential, reported, logout, permit, audit, storefront: None }))
     }
 
     /// Establishes the sender.
@@ -296,7 +296,7 @@ impl Pipeline {
         }
         let logout = self.stages.slas.pending_logout(routed).await?;
         let audit = login.map(|record| Box::new(PendingAuditLine::new(&self.audit, record)));
-        Ok(Decision::Forward(Forward { credential, reported: None, logout, permit, audit, cookies: None }))
+        Ok(Decision::Forward(Forward { credential, reported: None, logout, permit, audit, storefront: None }))
     }
 
     /// Notes the customer whom a trusted system's write concerns.

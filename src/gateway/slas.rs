@@ -71,16 +71,19 @@ impl SlasRoutes {
                 || client_auth::needs_form(&tenant.settings, route, operation, head))
     }
 
-    /// Returns the SLAS client that a request names: in Basic credentials, in the query or in the form.
+    /// Returns the SLAS clients that a request names: in Basic credentials, and in the query or in the form. SLAS may use either.
     ///
     /// # Errors
-    /// [`GatewayError::Ambiguous`] if the request names two clients.
-    pub(super) fn client(routed: RoutedRequest<'_>) -> Result<Option<String>, GatewayError> {
+    /// [`GatewayError::Ambiguous`] if the query and the form name two clients.
+    pub(super) fn clients(routed: RoutedRequest<'_>) -> Result<Vec<String>, GatewayError> {
         let request = routed.request;
-        match Authorization::parse(&request.head.headers) {
-            Ok(Authorization::Basic(basic)) => Ok(Some(basic.user)),
-            _ => client_auth::named_client(request.head, request.body.as_ref()),
-        }
+        let of_basic = match Authorization::parse(&request.head.headers) {
+            Ok(Authorization::Basic(basic)) => Some(basic.user),
+            _ => None,
+        };
+        let body = request.body.as_ref().filter(|_| form::is_form(&request.head.headers));
+        let named = client_auth::named_client(request.head, body)?;
+        Ok(of_basic.into_iter().chain(named).collect())
     }
 
     /// Returns the error of a refresh that SLAS rejected.

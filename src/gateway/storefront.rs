@@ -18,8 +18,11 @@ mod session_cookies;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header::SET_COOKIE};
-use secrecy::SecretString;
+use http::{
+    HeaderValue, StatusCode,
+    header::{AUTHORIZATION, SET_COOKIE},
+};
+use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::{
     access::{AccessCredential, SessionRequest},
@@ -28,14 +31,17 @@ pub(super) use self::{
 };
 use self::{
     entry::Storefront,
-    fields::{SITE_ID, single},
+    fields::{SITE_ID, received_page_fields, single},
     session_cookies::{IssuedTokens, TokenValues},
 };
 use super::{
     cookies,
+    decision::StorefrontEdits,
     error::GatewayError,
     form::{Form, REFRESH_TOKEN},
-    request::{PathPrefix, Route, RoutedRequest},
+    headers::HeaderEdits,
+    query::Query,
+    request::{Route, RoutedRequest},
     response::LocalResponse,
 };
 use crate::{
@@ -44,6 +50,11 @@ use crate::{
     tokens::references::{ReferenceKind, References},
     types::{ByOrganization, OrganizationId},
 };
+
+/// The operation whose response has tokens inside another object. PWA Kit does not use it, and its tokens must not reach a page.
+const PASSKEY_LOGIN: &str = "finishWebauthnAuthentication";
+/// How long an id is good after a new one has replaced it: requests of other tabs are on their way.
+const REPLACED_ID_LIFE: Duration = Duration::from_secs(60);
 
 /// Translates between cookies and bearer tokens.
 #[derive(Debug)]
@@ -72,7 +83,7 @@ impl Storefronts {
         Self { organizations: organizations.collect(), references }
     }
 
-    /// Returns the session request that a request is, if its session is in cookies. `client` is the SLAS client that it names.
+    /// Returns the session request that a request is, if its session is in cookies. `clients` are the SLAS clients that it names.
     ///
     /// # Errors
     /// [`GatewayError::SiteHeaderMissing`] if tokens of a storefront's client are requested without the storefront's site;
@@ -81,27 +92,54 @@ impl Storefronts {
     pub(super) fn session_request<'s>(
         &'s self,
         routed: RoutedRequest<'_>,
-        client: Option<&str>,
+        clients: &[String],
     ) -> Result<Option<SessionRequest<'s>>, GatewayError> {
         let RoutedRequest { route, request, .. } = routed;
         let Some(storefronts) = self.organizations.get(&route.organization).filter(|all| !all.is_empty()) else {
             return Ok(None);
         };
-        let Some(purpose) = purpose(route) else { return Ok(None) };
         let headers = &request.head.headers;
+        let is_storefronts = |client: &str| storefronts.iter().any(|storefront| storefront.client.as_str() == client);
+        let Some(purpose) = purpose(route) else {
+            // The response of a deprecated login has the token in a field that page scripts can read.
+            let query = Query::parse(request.head.uri.query().filter(|_| route.is_deprecated()))?;
+            let deprecated = query.single("clientId")?;
+            return match deprecated {
+                Some(client) if is_storefronts(&client) => Err(GatewayError::OperationNotAllowed),
+                _ => Ok(None),
+            };
+        };
+        if route.has_operation_id(PASSKEY_LOGIN) {
+            return Err(GatewayError::OperationNotAllowed);
+        }
         let site = single(headers, &SITE_ID)?.and_then(|site| site.to_str().ok());
         let named = site.and_then(|site| storefronts.iter().find(|storefront| storefront.site.as_str() == site));
-        let is_of_client = |storefront: &&Storefront| Some(storefront.client.as_str()) == client;
+        let is_of_client = |storefront: &Storefront| clients.iter().any(|client| client == storefront.client.as_str());
         let storefront = match (named, purpose) {
             // A client that is no storefront's holds its tokens itself.
-            (Some(storefront), Purpose::Token) if is_of_client(&storefront) => storefront,
-            (_, Purpose::Token) if storefronts.iter().any(|storefront| is_of_client(&storefront)) => {
+            (Some(storefront), Purpose::Token) if is_of_client(storefront) => storefront,
+            (_, Purpose::Token) if clients.iter().any(|client| is_storefronts(client)) => {
                 return Err(GatewayError::SiteHeaderMissing);
             }
             (_, Purpose::Token) | (None, _) => return Ok(None),
             (Some(storefront), _) => storefront,
         };
         SessionRequest::read(storefront, purpose, request.head).map(Some)
+    }
+
+    /// Returns what a storefront changes in a request below its prefix without a session in cookies, e.g. a login, and in its response.
+    /// `None` if the organization has no storefronts.
+    pub(super) fn edits_without_session(&self, routed: RoutedRequest<'_>) -> Option<StorefrontEdits> {
+        let storefronts = self.organizations.get(&routed.route.organization).filter(|all| !all.is_empty())?;
+        let headers = &routed.request.head.headers;
+        let named = storefronts.iter().find(|own| headers.get(&SITE_ID).is_some_and(|site| site == own.site.as_str()));
+        Some(StorefrontEdits {
+            request: HeaderEdits { remove: received_page_fields(headers).collect(), set: Vec::new() },
+            target: None,
+            set: Vec::new(),
+            has_session: false,
+            domain: named.and_then(|own| own.cookies.domain.clone()),
+        })
     }
 
     /// Returns the credential of a call or logout.
@@ -221,11 +259,16 @@ impl Storefronts {
     ) -> Result<LocalResponse, GatewayError> {
         let localized = cookies::localize(&response.headers, session.storefront.cookies.domain.as_deref());
         response.headers.remove(SET_COOKIE);
+        response.headers.remove(AUTHORIZATION);
         for cookie in localized {
             response.headers.append(SET_COOKIE, cookie);
         }
-        if response.status != StatusCode::OK {
+        if !response.status.is_success() {
             return Ok(response);
+        }
+        // Tokens that the gateway does not find must not reach the page.
+        if response.status != StatusCode::OK {
+            return Err(GatewayError::UpstreamUnavailable);
         }
         let cookies = &session.storefront.cookies;
         let values = match session_cookies::tokens(&response.body) {
@@ -258,27 +301,75 @@ impl Storefronts {
         let refresh = match &tokens.refresh_token {
             Some(token) => {
                 let life = cookies.refresh_life(tokens.is_guest, tokens.refresh_expires_in);
-                Some(issue(ReferenceKind::Refresh, token, life).await?)
+                match self.kept_reference(session, organization, token).await {
+                    Some(id) => {
+                        let kept = self.references.keep(ReferenceKind::Refresh, organization, site, id, token, life);
+                        Some(kept.await.map_err(|_| GatewayError::StoreUnavailable)?)
+                    }
+                    None => Some(issue(ReferenceKind::Refresh, token, life).await?),
+                }
             }
             None => None,
         };
+        for (kind, id) in session.reference_ids() {
+            if let Some(id) = id.filter(|id| refresh.as_ref().is_none_or(|new| new.as_str() != id.expose_secret())) {
+                self.end_reference(session, organization, kind, id, REPLACED_ID_LIFE).await;
+            }
+        }
         Ok(TokenValues::References { access, refresh })
+    }
+
+    /// Returns the id in the refresh cookie, if `token` is still its token. A browser that misses the response then keeps its session.
+    async fn kept_reference<'r>(
+        &self,
+        session: &'r SessionRequest<'_>,
+        organization: &OrganizationId,
+        token: &SecretString,
+    ) -> Option<&'r SecretString> {
+        let [_, (kind, id)] = session.reference_ids();
+        let known = self.references.token(kind, organization, &session.storefront.site, id?).await.ok()??;
+        id.filter(|_| known.expose_secret() == token.expose_secret())
+    }
+
+    /// Ends the session of a logout: the ids in its cookies are good no longer.
+    pub(super) async fn end_session(&self, session: &SessionRequest<'_>, organization: &OrganizationId) {
+        if !session.storefront.cookies.is_reference {
+            return;
+        }
+        for (kind, id) in session.reference_ids() {
+            if let Some(id) = id {
+                self.end_reference(session, organization, kind, id, Duration::ZERO).await;
+            }
+        }
+    }
+
+    /// Ends an id after `life`. Without the store it lives as long as its token.
+    async fn end_reference(
+        &self,
+        session: &SessionRequest<'_>,
+        organization: &OrganizationId,
+        kind: ReferenceKind,
+        id: &SecretString,
+        life: Duration,
+    ) {
+        if let Err(error) = self.references.end(kind, organization, &session.storefront.site, id, life).await {
+            tracing::debug!(%error, "an id in place of a token lives as long as its token");
+        }
     }
 }
 
 /// Returns what a request below a storefront's prefix is for. `None` if its session is not in cookies.
 fn purpose(route: &Route) -> Option<Purpose> {
     let checked_by_slas = route.operation.as_ref().filter(|operation| operation.is_checked_by_slas());
-    match checked_by_slas {
-        Some(operation) if route.prefix != PathPrefix::Api => match operation.id.as_str() {
+    match checked_by_slas.map(|operation| operation.id.as_str()) {
+        Some(
             "getAccessToken"
             | "getPasswordLessAccessToken"
             | "getSessionBridgeAccessToken"
-            | "getTrustedAgentAccessToken" => Some(Purpose::Token),
-            "logoutCustomer" => Some(Purpose::Logout),
-            _ => None,
-        },
-        // Below the prefix of the API, SLAS's and the deprecated operations bring their own credentials.
+            | "getTrustedAgentAccessToken"
+            | PASSKEY_LOGIN,
+        ) => Some(Purpose::Token),
+        Some("logoutCustomer") => Some(Purpose::Logout),
         Some(_) => None,
         None => (!route.is_deprecated()).then_some(Purpose::Call),
     }

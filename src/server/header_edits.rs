@@ -15,7 +15,7 @@ use super::{context::RequestContext, http10::is_http10};
 use crate::gateway::{
     cookies,
     cors::ResponseSource,
-    decision::CookieSession,
+    decision::StorefrontEdits,
     headers::{self, HeaderEdits},
     on_behalf_header::GUEST_USID,
     slas,
@@ -31,12 +31,12 @@ pub(super) fn edit_request(session: &mut Session, request: &mut RequestHeader, c
     for (name, value) in edits.set {
         request.insert_header(name, value)?;
     }
-    let cookies = context.forward.as_ref().and_then(|forward| forward.cookies.as_deref());
-    if let Some(cookies) = cookies {
-        for name in &cookies.request.remove {
+    let storefront = context.forward.as_ref().and_then(|forward| forward.storefront.as_deref());
+    if let Some(edits) = storefront {
+        for name in &edits.request.remove {
             request.remove_header(name);
         }
-        for (name, value) in &cookies.request.set {
+        for (name, value) in &edits.request.set {
             request.insert_header(name, value.clone())?;
         }
     }
@@ -59,9 +59,9 @@ pub(super) fn edit_request(session: &mut Session, request: &mut RequestHeader, c
         request.insert_header(CONTENT_LENGTH, 0)?;
     }
     let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
-    let of_cookies = cookies.and_then(|cookies| cookies.target.as_deref());
+    let of_storefront = storefront.and_then(|edits| edits.target.as_deref());
     let own_target =
-        of_logout.or(of_cookies).or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
+        of_logout.or(of_storefront).or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
     // An origin server gets the path only (RFC 9112, 3.2.1), even if the client sent an absolute URI.
     let head = session.req_header();
     let is_absolute = !head.raw_path().starts_with(b"/");
@@ -103,8 +103,8 @@ pub(super) fn edit_final_response(response: &mut ResponseHeader, context: &mut R
         }
         apply(edits.header, response)?;
     }
-    if let Some(cookies) = context.forward.as_ref().and_then(|forward| forward.cookies.as_deref()) {
-        set_cookies(response, cookies)?;
+    if let Some(edits) = context.forward.as_ref().and_then(|forward| forward.storefront.as_deref()) {
+        set_cookies(response, edits)?;
     }
     let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) else { return Ok(()) };
     // Token and USID are for this client only, so no cache may store the response.
@@ -120,16 +120,22 @@ pub(super) fn edit_final_response(response: &mut ResponseHeader, context: &mut R
 }
 
 /// Sets the cookies of a storefront's session. Salesforce's own cookies get the storefront's domain.
-pub(super) fn set_cookies(response: &mut ResponseHeader, cookies: &CookieSession) -> Result<()> {
-    let localized = cookies::localize(&response.headers, cookies.domain.as_deref());
+pub(super) fn set_cookies(response: &mut ResponseHeader, edits: &StorefrontEdits) -> Result<()> {
+    let localized = cookies::localize(&response.headers, edits.domain.as_deref());
     if !localized.is_empty() {
         response.remove_header(&SET_COOKIE);
     }
-    for cookie in localized.into_iter().chain(cookies.set.iter().cloned()) {
+    if edits.has_session {
+        response.remove_header(&AUTHORIZATION);
+    }
+    for cookie in localized.into_iter().chain(edits.set.iter().cloned()) {
         response.append_header(SET_COOKIE, cookie)?;
     }
-    if !cookies.set.is_empty() {
+    if !edits.set.is_empty() {
         response.insert_header(CACHE_CONTROL, "no-store")?;
+    } else if edits.has_session && !headers::has_cache_scope(&response.headers) {
+        // A shared cache keeps no response to a request with Authorization (RFC 9111, 3.5), but one to a request with cookies.
+        response.append_header(CACHE_CONTROL, "private")?;
     }
     Ok(())
 }

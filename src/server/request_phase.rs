@@ -241,8 +241,8 @@ impl RequestPhase {
         if let Some(usid) = context.forward.as_ref().and_then(|forward| forward.credential.guest_usid()) {
             header.insert_header(GUEST_USID, usid)?;
         }
-        if let Some(cookies) = context.forward.as_ref().and_then(|forward| forward.cookies.as_deref()) {
-            header_edits::set_cookies(&mut header, cookies)?;
+        if let Some(edits) = context.forward.as_ref().and_then(|forward| forward.storefront.as_deref()) {
+            header_edits::set_cookies(&mut header, edits)?;
         }
         header_edits::edit_cors(session, &mut header, context, ResponseSource::Gateway)?;
         self.close_after_response_if_needed(session);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use moka::Expiry;
+use moka::{Expiry, policy::EvictionPolicy};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
@@ -110,7 +110,12 @@ struct SessionState {
 
 fn values(capacity: usize) -> moka::sync::Cache<[u8; 32], StoredValue> {
     let most = capacity.saturating_mul(VALUES_PER_SESSION).saturating_add(MIN_VALUES);
-    moka::sync::Cache::builder().max_capacity(u64::try_from(most).unwrap_or(u64::MAX)).expire_after(ValueExpiry).build()
+    moka::sync::Cache::builder()
+        .max_capacity(u64::try_from(most).unwrap_or(u64::MAX))
+        // Of frequency, the default, a new value has none, so a full cache would drop it at once.
+        .eviction_policy(EvictionPolicy::lru())
+        .expire_after(ValueExpiry)
+        .build()
 }
 
 impl MemoryStore {
@@ -416,5 +421,30 @@ impl SessionStore for MemoryStore {
 
     fn write_timeout(&self) -> Duration {
         Duration::ZERO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cache that judges by frequency drops new values once it is full.
+    #[tokio::test]
+    async fn new_value_stays_in_a_full_store_and_the_least_recently_used_is_dropped() {
+        let store = MemoryStore::new(1);
+        let life = Duration::from_secs(3600);
+        let name = |number: usize| format!("value {number}").into_bytes();
+        for number in 0..2 * MIN_VALUES {
+            store.put_value(&name(number), b"value", life).await.unwrap();
+            for _ in 0..3 {
+                store.get_value(&name(number)).await.unwrap();
+            }
+        }
+        store.values.run_pending_tasks();
+        store.put_value(b"new", b"value", life).await.unwrap();
+        store.values.run_pending_tasks();
+        assert!(store.get_value(b"new").await.unwrap().is_some());
+        assert!(store.get_value(&name(0)).await.unwrap().is_none());
+        assert!(store.get_value(&name(2 * MIN_VALUES - 1)).await.unwrap().is_some());
     }
 }

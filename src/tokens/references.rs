@@ -1,7 +1,7 @@
 //! References: random ids that browsers hold in place of tokens (`cookies = "reference"`).
 //!
 //! The store has the token of an id, encrypted, under a keyed hash of the id. An id is good for one kind of token, one organization
-//! and one site. Nothing ends an id before its time: a logout ends its token.
+//! and one site. A new id for the same session ends the one before after a minute, and a logout ends both.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,6 +19,8 @@ use crate::{
 /// The length of an id, bytes and characters.
 const ID_BYTES: usize = 32;
 const ID_CHARACTERS: usize = 43;
+/// The shortest time for which the store keeps a value.
+const MIN_LIFE: Duration = Duration::from_secs(1);
 /// Maximum number of ids that this process caches, in front of a store that replicas share. A store in memory needs no cache.
 const CACHE_CAPACITY: usize = 100_000;
 
@@ -96,12 +98,56 @@ impl References {
         let mut bytes = [0; ID_BYTES];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Broken("the operating system gave no randomness"))?;
         let id = URL_SAFE_NO_PAD.encode(bytes);
-        let name = name(kind, organization, site, &id);
         let ends_at = unix_now().saturating_add(life.as_secs());
-        let value = [&ends_at.to_be_bytes(), token.expose_secret().as_bytes()].concat();
-        self.store.put_value(&name, &value, life).await?;
-        self.cache.insert(sha256(&name), Held { token: token.clone(), ends_at });
+        self.put(&name(kind, organization, site, &id), Held { token: token.clone(), ends_at }, life).await?;
         Ok(Reference(id))
+    }
+
+    /// Keeps an id for a token, for `life` from now.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the token could not be stored.
+    pub async fn keep(
+        &self,
+        kind: ReferenceKind,
+        organization: &OrganizationId,
+        site: &SiteId,
+        id: &SecretString,
+        token: &SecretString,
+        life: Duration,
+    ) -> Result<Reference, StoreError> {
+        let ends_at = unix_now().saturating_add(life.as_secs());
+        let id = id.expose_secret();
+        self.put(&name(kind, organization, site, id), Held { token: token.clone(), ends_at }, life).await?;
+        Ok(Reference(id.to_owned()))
+    }
+
+    /// Ends an id after `life`, unless it ends earlier. Another process that has cached the id may accept it until its time.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is unavailable.
+    pub async fn end(
+        &self,
+        kind: ReferenceKind,
+        organization: &OrganizationId,
+        site: &SiteId,
+        id: &SecretString,
+        life: Duration,
+    ) -> Result<(), StoreError> {
+        let Some(token) = self.token(kind, organization, site, id).await? else { return Ok(()) };
+        let name = name(kind, organization, site, id.expose_secret());
+        let ends_at = unix_now().saturating_add(life.as_secs());
+        if self.cache.get(&sha256(&name)).is_some_and(|held| held.ends_at <= ends_at) {
+            return Ok(());
+        }
+        self.put(&name, Held { token, ends_at }, life.max(MIN_LIFE)).await
+    }
+
+    async fn put(&self, name: &[u8], held: Held, life: Duration) -> Result<(), StoreError> {
+        let value = [&held.ends_at.to_be_bytes(), held.token.expose_secret().as_bytes()].concat();
+        self.store.put_value(name, &value, life).await?;
+        self.cache.insert(sha256(name), held);
+        Ok(())
     }
 
     /// Returns the token of an id. `None` if there is none, or its time has ended.

@@ -17,13 +17,14 @@ pub struct Permit {
     pub(super) login: PendingLogin,
     /// Boxed, because few requests go to SLAS, and each request moves its permit.
     pub(super) slas_call: Option<Box<Count>>,
+    pub(super) guest: Option<Box<Count>>,
 }
 
 impl Permit {
     /// Takes back what the request counted as for SLAS, because it is not sent and takes nothing from the organization's budget.
     pub(super) fn give_back(&mut self) {
         self.give_back_login();
-        self.slas_call.take().into_iter().for_each(|call| call.give_back());
+        self.slas_call.take().into_iter().chain(self.guest.take()).for_each(|count| count.give_back());
     }
 
     /// Takes back the login attempt, because it is not sent.

@@ -39,7 +39,7 @@ pub fn response_edits(operation: &Operation, status: StatusCode, headers: &Heade
     }
     match (operation.id.as_str(), status) {
         ("authorizePasswordlessCustomer", StatusCode::OK | SHOPPER_UNKNOWN) => Some(uniform(headers)),
-        _ if issues_tokens(operation) => {
+        _ if issues_tokens(operation) || operation.id == "finishWebauthnAuthentication" => {
             let no_store = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
             Some(ResponseEdits {
                 header: HeaderEdits { remove: Vec::new(), set: vec![no_store] },

@@ -18,7 +18,7 @@ use crate::{
         form::REFRESH_TOKEN,
     },
     time::unix_now,
-    tokens::references,
+    tokens::references::{self, ReferenceKind},
     types::{ClientId, SiteId},
 };
 
@@ -63,25 +63,35 @@ impl<'s> SessionRequest<'s> {
     /// Reads the session of a request.
     ///
     /// # Errors
-    /// [`GatewayError::Ambiguous`] for two cookies of one name; [`GatewayError::OriginNotAllowed`] if a page asks for tokens
-    /// that may not receive the cookies.
+    /// [`GatewayError::Ambiguous`] for two cookies of one name; [`GatewayError::OriginNotAllowed`] if a page asks for tokens or for a
+    /// logout that may not set the cookies.
     pub(super) fn read(storefront: &'s Storefront, purpose: Purpose, head: &Parts) -> Result<Self, GatewayError> {
         let headers = &head.headers;
         let Storefront { cookies: settings, origins, site, .. } = storefront;
-        if purpose == Purpose::Token && !origin_check::may_set_cookies(head, origins, site) {
+        if purpose != Purpose::Call && !origin_check::may_set_cookies(head, origins, site) {
             return Err(GatewayError::OriginNotAllowed);
         }
         let cookies = RequestCookies::read(headers);
         let value = |cookie: SessionCookie| match cookies.get(&settings.name(cookie)) {
             CookieValue::One(value) if !value.is_empty() => Ok(Some(SecretString::from(value))),
             CookieValue::One(_) | CookieValue::None => Ok(None),
+            // A logout deletes them.
+            CookieValue::Ambiguous if purpose == Purpose::Logout => Ok(None),
             CookieValue::Ambiguous => {
                 Err(GatewayError::Ambiguous(format!("two cookies have the name {}", settings.name(cookie))))
             }
         };
-        let refresh = match value(SessionCookie::RegisteredRefresh)? {
-            Some(refresh) => Some(refresh),
-            None => value(SessionCookie::GuestRefresh)?,
+        // Each login deletes one of the two, so another host of the domain may have set the other one.
+        let refresh = match (value(SessionCookie::RegisteredRefresh)?, value(SessionCookie::GuestRefresh)?) {
+            (Some(_), Some(_)) if purpose == Purpose::Logout => None,
+            (Some(_), Some(_)) => {
+                let [registered, guest] = [SessionCookie::RegisteredRefresh, SessionCookie::GuestRefresh];
+                let (registered, guest) = (settings.name(registered), settings.name(guest));
+                return Err(GatewayError::Ambiguous(format!(
+                    "the cookies {registered} and {guest} exclude each other"
+                )));
+            }
+            (registered, guest) => registered.or(guest),
         };
         Ok(Self {
             storefront,
@@ -162,6 +172,11 @@ impl<'s> SessionRequest<'s> {
             Some(_) if !self.may_use_cookies => Err(GatewayError::OriginNotAllowed),
             refresh => Ok(refresh.clone()),
         }
+    }
+
+    /// Returns the ids in the cookies of a storefront with reference cookies: of the access token and of the refresh token.
+    pub(super) fn reference_ids(&self) -> [(ReferenceKind, Option<&SecretString>); 2] {
+        [(ReferenceKind::Access, self.access.as_ref()), (ReferenceKind::Refresh, self.refresh.as_ref())]
     }
 
     /// The credential of the cookies.

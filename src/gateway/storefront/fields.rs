@@ -11,6 +11,14 @@ pub(super) const GRANT_TYPE: HeaderName = HeaderName::from_static("x-grant-type"
 /// The field by which a page says that it runs in Storefront Preview.
 pub(super) const PREVIEW_PARENT: HeaderName = HeaderName::from_static("x-pwakit-preview-parent");
 
+/// The fields between a page and the gateway. None of them goes upstream.
+pub(super) const PAGE_FIELDS: [HeaderName; 3] = [SITE_ID, GRANT_TYPE, PREVIEW_PARENT];
+
+/// Returns those of [`PAGE_FIELDS`] that a request has.
+pub(super) fn received_page_fields(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    PAGE_FIELDS.into_iter().filter(|name| headers.contains_key(name))
+}
+
 /// Returns the value of a field that a request may have once.
 ///
 /// # Errors

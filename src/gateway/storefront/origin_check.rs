@@ -48,16 +48,19 @@ pub(super) fn may_set_cookies(head: &Parts, origins: &[AllowedOrigin], site: &Si
 
 fn page(head: &Parts, origins: &[AllowedOrigin], site: &SiteId) -> Page {
     let headers = &head.headers;
+    let fetch_site = text(headers, &FETCH_SITE);
+    // A page of http:// is cross-site to the same host of https://.
+    let may_be_own = fetch_site != Ok(Some("cross-site"));
     let is_allowed = |origin: &str| {
         let mut entries = origins.iter().filter(|entry| entry.allows(origin.as_bytes(), Some(site)));
-        is_own_origin(head, origin) || entries.next().is_some_and(|entry| entry.credentials)
+        may_be_own && is_own_origin(head, origin) || entries.next().is_some_and(|entry| entry.credentials)
     };
     let of_origin = match (headers.contains_key(ORIGIN), origin(headers).and_then(|origin| origin.to_str().ok())) {
         (false, _) => Page::Unknown,
         (true, Some(origin)) if is_allowed(origin) => Page::Trusted,
         (true, _) => Page::Untrusted,
     };
-    let of_page = match (of_origin, text(headers, &FETCH_SITE)) {
+    let of_page = match (of_origin, fetch_site) {
         (of_origin, Ok(None)) => of_origin,
         (Page::Untrusted, _) => Page::Untrusted,
         (_, Ok(Some("same-origin" | "same-site"))) | (Page::Trusted, Ok(Some("cross-site"))) => Page::Trusted,
@@ -129,6 +132,8 @@ mod tests {
             (&[fetch("same-site"), ("origin", "https://evil.shop.example")], false),
             (&[fetch("cross-site"), app], true),
             (&[fetch("cross-site")], false),
+            (&[fetch("cross-site"), own], false),
+            (&[fetch("cross-site"), ("origin", "http://www.shop.example")], false),
             (&[fetch("cross-site"), blog], false),
             (&[fetch("none")], false),
             (&[fetch("other")], false),

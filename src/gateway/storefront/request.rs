@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderName, Method, Uri,
-    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, EXPECT, RANGE, TRANSFER_ENCODING},
     request::Parts,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -12,7 +12,7 @@ use url::form_urlencoded;
 use super::{
     access::{SessionRequest, sensitive},
     entry::Purpose,
-    fields::{GRANT_TYPE, PREVIEW_PARENT, SITE_ID},
+    fields::{PAGE_FIELDS, received_page_fields},
 };
 use crate::{
     gateway::{
@@ -49,12 +49,7 @@ impl SessionRequest<'_> {
         access: Option<&SecretString>,
         refresh: Option<&SecretString>,
     ) -> Translated {
-        let mut edits = HeaderEdits::default();
-        for name in [SITE_ID, GRANT_TYPE, PREVIEW_PARENT] {
-            if head.headers.contains_key(&name) {
-                edits.remove.push(name);
-            }
-        }
+        let mut edits = HeaderEdits { remove: received_page_fields(&head.headers).collect(), set: Vec::new() };
         match cookies::without_session_cookies(&head.headers, true) {
             CookieEdit::Keep => {}
             CookieEdit::Remove => edits.remove.push(COOKIE),
@@ -121,12 +116,23 @@ impl SessionRequest<'_> {
         let mut request = head.clone();
         request.method = Method::POST;
         request.uri = path.parse().map_err(|_| GatewayError::OperationUnknown)?;
-        for name in [COOKIE, AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING, SITE_ID, GRANT_TYPE, PREVIEW_PARENT] {
+        // The other fields tell who the client is.
+        let of_the_call: Vec<HeaderName> =
+            request.headers.keys().filter(|name| belongs_to_call(name)).cloned().collect();
+        for name in of_the_call {
             request.headers.remove(name);
         }
         request.headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-www-form-urlencoded"));
         Ok((request, form.finish().into()))
     }
+}
+
+/// Whether a field belongs to a page's call, and not to the gateway's own token request for it.
+fn belongs_to_call(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    [COOKIE, AUTHORIZATION, TRANSFER_ENCODING, EXPECT, RANGE].contains(name)
+        || PAGE_FIELDS.contains(name)
+        || ["content-", "if-", "sfdc_", "_sfdc_"].iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// Applies the edits to a head.
@@ -141,7 +147,7 @@ fn apply(edits: &HeaderEdits, head: &mut Parts) {
 
 /// A query with this refresh token in place of its own.
 fn with_refresh_token(query: &str, refresh: &SecretString) -> String {
-    let has_name = |pair: &str| pair.split('=').next() == Some(REFRESH_TOKEN);
+    let has_name = |pair: &str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == REFRESH_TOKEN);
     let encoded =
         form_urlencoded::Serializer::new(String::new()).append_pair(REFRESH_TOKEN, refresh.expose_secret()).finish();
     let others = query.split('&').filter(|pair| !pair.is_empty() && !has_name(pair));

@@ -194,11 +194,11 @@ pub(super) fn tokens(body: &[u8]) -> Option<IssuedTokens> {
     })
 }
 
-/// Moves the tokens of SLAS's response into cookies. A body that is no JSON object stays as it is.
+/// Moves the tokens of SLAS's response into cookies.
 ///
 /// # Errors
-/// [`GatewayError::CookieTooLarge`] if a browser would drop a cookie; [`GatewayError::UpstreamUnavailable`] if the access token is
-/// no JWT or a value cannot be in a cookie.
+/// [`GatewayError::CookieTooLarge`] if a browser would drop a cookie; [`GatewayError::UpstreamUnavailable`] if the body is no JSON
+/// object, the access token is no JWT, or a value cannot be in a cookie.
 pub(super) fn token_response(
     body: &Bytes,
     settings: &CookieSettings,
@@ -206,9 +206,8 @@ pub(super) fn token_response(
     now: u64,
     attributes: SiteAttributes,
 ) -> Result<TokenCookies, GatewayError> {
-    let Ok(mut document) = serde_json::from_slice::<Map<String, Value>>(body) else {
-        return Ok(TokenCookies { body: body.clone(), cookies: Vec::new() });
-    };
+    let mut document =
+        serde_json::from_slice::<Map<String, Value>>(body).map_err(|_| GatewayError::UpstreamUnavailable)?;
     let mut jar = Jar { settings, attributes, cookies: Vec::new() };
     let (of_access, of_refresh) = match values {
         TokenValues::Tokens => (None, None),

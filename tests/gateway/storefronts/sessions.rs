@@ -3,10 +3,12 @@
 use reqwest::Method;
 use salesforce_simulator::{Effect, Fault};
 
-use super::{Browser, PWA_KIT, REFERENCE, names, set_cookies, world, world_of};
+use super::{Browser, CHALLENGE, PWA_KIT, REDIRECT, REFERENCE, names, set_cookies, world, world_of};
 use crate::{
     redis::{Redis, in_redis},
-    world::{Gateway, ORGANIZATION, PRIVATE_CLIENT, PUBLIC_CLIENT, World, claim, eventually, products},
+    world::{
+        Gateway, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, claim, eventually, products,
+    },
 };
 
 const TOKEN_FIELDS: [&str; 4] = ["access_token", "refresh_token", "idp_access_token", "idp_refresh_token"];
@@ -81,6 +83,24 @@ async fn session_cookies_go_upstream_on_no_path() {
     assert_eq!(world.send(request).await.status, 200);
     let sent = world.forwarded("shopper-products.getProducts").pop().unwrap();
     assert_eq!(sent.header("cookie"), Some("a=1"));
+}
+
+#[tokio::test]
+async fn login_sends_no_field_of_the_page_upstream() {
+    let world = world(PWA_KIT).await;
+    let browser = Browser::new(&world);
+    let challenge = ("code_challenge", CHALLENGE);
+    let fields = [("client_id", PRIVATE_CLIENT), ("channel_id", "RefArch"), ("redirect_uri", REDIRECT), challenge];
+    let login = browser.request(Method::POST, &browser.slas("login")).basic_auth(LOGIN, Some(PASSWORD)).form(&fields);
+    let login =
+        login.header("x-grant-type", "a").header("x-pwakit-preview-parent", "https://runtime.commercecloud.com");
+    let answer = world.send(login).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    let sent = world.simulator.ledger().into_iter().find(|entry| entry.path.ends_with("/oauth2/login")).unwrap();
+    assert!(sent.header("authorization").is_some());
+    for name in ["x-site-id", "x-grant-type", "x-pwakit-preview-parent"] {
+        assert_eq!(sent.header(name), None, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -213,7 +233,8 @@ async fn logout_ends_the_session_and_all_cookies() {
         assert!(names(&answer).contains(&"__Host-pwakit_preview_ctx"));
         browser.jar = before;
         let answer = browser.send(browser.read()).await;
-        assert_eq!(answer.status, 401, "{keys}: the old access cookie is rejected");
+        let rejected = if keys == PWA_KIT { 401 } else { 400 };
+        assert_eq!(answer.status, rejected, "{keys}: the old access cookie is rejected");
         browser.jar.remove(&format!("{prefix}cc-at_RefArch"));
         let answer = browser.send(browser.read()).await;
         assert_eq!(answer.text(), r#"{"message":"access_token_cookie_missing"}"#, "{keys}");
@@ -346,14 +367,12 @@ async fn calls_of_one_ended_session_cause_one_refresh() {
 
 #[tokio::test]
 async fn logout_deletes_cookies_even_if_slas_fails() {
-    let world = world(PWA_KIT).await;
-    let mut browser = Browser::new(&world);
-    browser.log_in(true).await;
-    let before = browser.jar.clone();
-    world.simulator.inject(Fault::on("slas", Effect::Status { code: 500, retry_after: None, body: None }));
     // With the access cookie SLAS is asked to log out. Without it, the gateway first asks for a token.
     for access in [true, false] {
-        browser.jar = before.clone();
+        let world = world(PWA_KIT).await;
+        let mut browser = Browser::new(&world);
+        browser.log_in(true).await;
+        world.simulator.inject(Fault::on("slas", Effect::Status { code: 500, retry_after: None, body: None }));
         if !access {
             browser.jar.remove("cc-at_RefArch");
         }
