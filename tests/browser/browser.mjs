@@ -1,18 +1,20 @@
 // A headless Chromium, and the server of the pages that it opens.
 //
 // Chromium looks up no name: `--host-resolver-rules` maps the gateway's name to the gateway, and every other name below `localhost` to
-// the page server. Names below `localhost` are trustworthy origins (Secure Contexts, 3.1), so that pages have `crypto.subtle`.
+// the server of the pages. Names below `localhost` are trustworthy origins (Secure Contexts, 3.1), so that pages have
+// `crypto.subtle`. With `EDGE_CERTIFICATE`, the pages are at https, but for those of `plainOrigin`.
 
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
-import { createServer } from "node:http";
+import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { delimiter, join } from "node:path";
 import { after } from "node:test";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { chromium } from "playwright-core";
+import { serve } from "./edge.mjs";
 import { addresses, gateway } from "./shop.mjs";
+import { plainOrigin } from "./storefronts.mjs";
 
 const pages = fileURLToPath(new URL("pages/", import.meta.url));
 
@@ -40,50 +42,46 @@ async function bundle(entry) {
   return outputFiles[0].text;
 }
 
-/** Serves pages under every host name: `/{entry}` is a page with the script `/{entry}.js`. */
-async function serve(scripts) {
-  const server = createServer((request, response) => {
-    const [, entry, isScript] = /^\/([\w-]+)(\.js)?$/.exec(request.url) ?? [];
-    const isKnown = scripts.has(entry);
-    const type = isScript ? "text/javascript" : "text/html; charset=utf-8";
-    response.writeHead(isKnown ? 200 : 404, { "content-type": type, "cache-control": "no-store" });
-    const main = `<main></main><script type="module" src="/${entry}.js"></script>`;
-    response.end(!isKnown ? "" : isScript ? scripts.get(entry) : `<!doctype html><title>${entry}</title>${main}`);
-  });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return server;
-}
-
 function executable(name) {
   const found = process.env.PATH.split(delimiter).map((folder) => join(folder, name)).find(existsSync);
   if (!found) throw new Error(`${name} is not installed: run \`make test\`, which installs it`);
   return found;
 }
 
+/** The certificate of the pages' server, if they are at https. */
+function certificate() {
+  const { EDGE_CERTIFICATE, EDGE_KEY } = process.env;
+  return EDGE_CERTIFICATE && { cert: readFileSync(EDGE_CERTIFICATE), key: readFileSync(EDGE_KEY) };
+}
+
 /**
- * Starts Chromium and a server of the given pages, for a file of tests. Returns a function that opens a page at an origin, in a
- * new profile, with global variables for its script.
+ * Starts Chromium and a server of the given pages, for a file of tests. Returns a function that opens a page at an origin, with
+ * global variables for its script, in a new profile or in the one of another page.
  */
 export async function browserWith(...entries) {
-  const server = await serve(new Map(await Promise.all(entries.map(async (entry) => [entry, await bundle(entry)]))));
-  const pagesAt = `127.0.0.1:${server.address().port}`;
+  const scripts = new Map(await Promise.all(entries.map(async (entry) => [entry, await bundle(entry)])));
+  const [server, plainServer] = await Promise.all([serve(scripts, certificate()), serve(scripts)]);
+  const at = (server) => `127.0.0.1:${server.address().port}`;
+  const rules = [`MAP ${new URL(gateway).hostname} ${addresses.gateway}`];
+  if (plainOrigin) rules.push(`MAP ${new URL(plainOrigin).hostname} ${at(plainServer)}`);
+  rules.push(`MAP *.localhost ${at(server)}`, "MAP * ^NOTFOUND");
   const browser = await chromium.launch({
     executablePath: executable("chromium"),
-    args: [
-      "--no-sandbox",
-      "--disable-dev-shm-usage",
-      `--host-resolver-rules=MAP ${new URL(gateway).hostname} ${addresses.gateway}, MAP *.localhost ${pagesAt}, MAP * ^NOTFOUND`,
-    ],
+    args: ["--no-sandbox", "--disable-dev-shm-usage", `--host-resolver-rules=${rules.join(", ")}`],
   });
   after(async () => {
     await browser.close();
     server.close();
+    plainServer.close();
   });
-  return async (origin, entry, globals = {}) => {
-    const context = await browser.newContext();
-    await context.addInitScript((globals) => Object.assign(window, globals), globals);
+  const newProfile = async () => {
+    const context = await browser.newContext({ ignoreHTTPSErrors: true });
     context.setDefaultTimeout(TIMEOUT_MS);
-    const page = await context.newPage();
+    return context;
+  };
+  return async (origin, entry, globals = {}, tab = undefined) => {
+    const page = await (tab?.context() ?? (await newProfile())).newPage();
+    await page.addInitScript((globals) => Object.assign(window, globals), globals);
     page.scriptErrors = [];
     page.on("pageerror", (error) => page.scriptErrors.push(error.stack));
     await page.goto(`${origin}/${entry}`, { waitUntil: "load" });

@@ -4,21 +4,27 @@ import {
   AuthHelpers,
   CommerceApiProvider,
   useAuthHelper,
+  useCategory,
   useCustomerBaskets,
   useCustomerId,
   useCustomerType,
   useProductSearch,
   useShopperBasketsV2MutationHelper,
 } from "@salesforce/commerce-sdk-react";
-import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { QueryClient, QueryClientProvider, useIsMutating } from "@tanstack/react-query";
 import { useState } from "react";
 import { createRoot } from "react-dom/client";
 
 function Shop() {
+  // With sessions in cookies the SDK's hooks read the cookies of the moment, so the shop renders after the first query, and after
+  // logins and logouts.
+  const { data: catalog } = useCategory({ parameters: { id: "root" } });
+  useIsMutating();
   const customerId = useCustomerId();
   const { customerType } = useCustomerType();
   return (
     <>
+      <h1>{catalog?.name}</h1>
       <p>
         <output id="customer-type">{customerType}</output> <output id="customer-id">{customerId}</output>
       </p>
