@@ -18,7 +18,7 @@ use salesforce_simulator::Simulator;
 
 use crate::{
     load::{self, Requests},
-    requests::{log_in, login, mint, read, read_on_behalf, slas_token},
+    requests::{log_in, login, mint, read, read_by_cookie, read_by_reference, read_on_behalf, slas_token},
     stage::{self, GATEWAY, Peer},
 };
 
@@ -40,10 +40,38 @@ enum Journey {
     OnBehalf,
     LegacyLogin,
     Slas,
+    Cookie,
+    CookieReference,
 }
 
-const JOURNEYS: [(&str, Journey); 6] = [
+impl Journey {
+    /// The storefronts of the gateway's configuration.
+    fn storefronts(self) -> &'static str {
+        match self {
+            Self::Cookie => COOKIES,
+            Self::CookieReference => REFERENCE_COOKIES,
+            Self::Verified | Self::VerifiedNew | Self::Session | Self::OnBehalf | Self::LegacyLogin | Self::Slas => "",
+        }
+    }
+}
+
+const COOKIES: &str = r#"
+[[tenants.storefronts]]
+site = "RefArch"
+client_id = "22222222-2222-4222-8222-222222222222"
+cookies = "pwa-kit"
+"#;
+const REFERENCE_COOKIES: &str = r#"
+[[tenants.storefronts]]
+site = "RefArch"
+client_id = "22222222-2222-4222-8222-222222222222"
+cookies = "reference"
+"#;
+
+const JOURNEYS: [(&str, Journey); 8] = [
     ("verified", Journey::Verified),
+    ("cookie", Journey::Cookie),
+    ("cookie_reference", Journey::CookieReference),
     ("verified_new", Journey::VerifiedNew),
     ("session", Journey::Session),
     ("on_behalf", Journey::OnBehalf),
@@ -77,6 +105,10 @@ pub async fn count() -> Result<(), Box<dyn Error>> {
             grown.push(name);
         }
         counted.insert(name.to_owned(), each);
+    }
+    if let (Some(cookie), Some(verified)) = (counted.get("cookie"), counted.get("verified")) {
+        let ratio = *cookie as f64 / *verified as f64;
+        println!("a request by cookie takes {ratio:.3} of one by bearer token");
     }
     if std::env::var_os("WRITE_INSTRUCTIONS").is_some() {
         let merged: BTreeMap<_, _> = baseline.into_iter().chain(counted).collect();
@@ -122,7 +154,7 @@ async fn live(journey: Journey, count: usize) -> Result<u64, Box<dyn Error>> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--quiet", &format!("--callgrind-out-file={}", counts.display()), GATEWAY]);
     command.stderr(Stdio::null());
-    let mut gateway = stage::gateway_alone(&simulator, folder.path(), command).await?;
+    let mut gateway = stage::gateway_alone(&simulator, folder.path(), command, journey.storefronts()).await?;
     let requests = Requests::once(requests(journey, &simulator, &gateway, count).await?);
     let outcome = load::send(gateway.address, &requests, 1, load::Pace::Saturating, Duration::from_secs(600)).await;
     if outcome.answered != count {
@@ -149,6 +181,8 @@ async fn requests(
         Journey::OnBehalf => read_on_behalf(simulator),
         Journey::LegacyLogin => login,
         Journey::Slas => slas_token(),
+        Journey::Cookie => read_by_cookie("cc-at_RefArch", &mint(simulator)),
+        Journey::CookieReference => read_by_reference(gateway.address).await?,
     };
     Ok(vec![same; count])
 }

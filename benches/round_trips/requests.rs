@@ -41,6 +41,28 @@ pub fn read(token: &str, more: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The same read by a page whose token is in a cookie, beside the other cookies of its session.
+pub fn read_by_cookie(name: &str, value: &str) -> Vec<u8> {
+    format!(
+        "GET /mobify/proxy/api/product/shopper-products/v1/organizations/{ORGANIZATION}/products?ids=a&siteId=RefArch HTTP/1.1\r\n\
+         Host: shop.example\r\nx-site-id: RefArch\r\nSec-Fetch-Site: same-origin\r\nCookie: {name}={value}; \
+         cc-at-expires_RefArch=1999999999; usid_RefArch=18cda486-fe32-4e27-888b-6e4f89938e67; customer_type_RefArch=guest\r\n\
+         User-Agent: commerce-sdk-isomorphic@5.6.0\r\nAccept: application/json\r\nAccept-Encoding: gzip, deflate, br\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Logs a guest in as a page does, and returns the read of its page, with the id in its cookie.
+pub async fn read_by_reference(to: SocketAddr) -> Result<Vec<u8>, Box<dyn Error>> {
+    let login = String::from_utf8(slas_token())?.replacen("\r\n", "\r\nx-site-id: RefArch\r\n", 1);
+    let (status, head) = load::once(to, login.as_bytes()).await?;
+    let name = "__Host-cc-at_RefArch";
+    let cookie = head.lines().find_map(|line| line.split_once(&format!("{name}="))?.1.split(';').next());
+    cookie
+        .map(|id| read_by_cookie(name, id))
+        .ok_or_else(|| format!("a guest login is answered {status}, without a cookie").into())
+}
+
 pub fn login(to: SocketAddr) -> Vec<u8> {
     let body = r#"{"type":"guest"}"#;
     format!(

@@ -51,7 +51,13 @@ impl Stage {
         let simulator = salesforce().await?;
         let folder = tempfile::tempdir()?;
         let debian = PathBuf::from(std::env::var_os("BENCH_PEERS").ok_or("BENCH_PEERS: run `make bench`")?);
-        let setting = Setting { folder: folder.path(), debian: &debian, upstream: free()?, simulator: &simulator };
+        let setting = Setting {
+            folder: folder.path(),
+            debian: &debian,
+            upstream: free()?,
+            simulator: &simulator,
+            storefronts: "",
+        };
         setting.write_key()?;
 
         let upstream = setting.run(AROUND, "usr/sbin/nginx", "upstream.conf", setting.upstream, &["-c"])?;
@@ -91,9 +97,14 @@ pub async fn salesforce() -> Result<Simulator, Box<dyn Error>> {
     Ok(simulator)
 }
 
-/// A gateway whose API is the simulator itself, started by `command`, and the process that it is.
-pub async fn gateway_alone(simulator: &Simulator, folder: &Path, command: Command) -> Result<Peer, Box<dyn Error>> {
-    let setting = Setting { folder, debian: folder, upstream: simulator.address(), simulator };
+/// A gateway whose API is the simulator itself, started by `command` with `storefronts` in its configuration.
+pub async fn gateway_alone(
+    simulator: &Simulator,
+    folder: &Path,
+    command: Command,
+    storefronts: &str,
+) -> Result<Peer, Box<dyn Error>> {
+    let setting = Setting { folder, debian: folder, upstream: simulator.address(), simulator, storefronts };
     setting.gateway(command, 1).await
 }
 
@@ -103,6 +114,8 @@ struct Setting<'a> {
     debian: &'a Path,
     upstream: SocketAddr,
     simulator: &'a Simulator,
+    /// Tables of `[[tenants.storefronts]]`.
+    storefronts: &'a str,
 }
 
 impl Setting<'_> {
@@ -146,6 +159,7 @@ impl Setting<'_> {
             ("share", self.debian.join("usr/share").display().to_string()),
             ("lib", library.display().to_string()),
             ("body", "x".repeat(BODY_BYTES)),
+            ("storefronts", self.storefronts.to_owned()),
         ];
         let mut text = fs::read_to_string(conf.join(name))?;
         for (key, value) in values {
