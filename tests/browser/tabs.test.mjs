@@ -11,21 +11,23 @@ import { cookiesOf, description, globals, origin, secretCookies, storefronts } f
 
 const open = await browserWith("cookies", "react");
 
-const ROUNDS = 200;
+/** SLAS accepts a private client's refresh token more than once, so fewer rounds do. */
+const roundsOf = ({ isPrivate }) => (isPrivate ? 50 : 200);
 
 // All at once: a refresh mostly waits.
 describe("isomorphic SDK", { concurrency: true }, () => {
   for (const storefront of storefronts) {
-    test(`${description(storefront)}: two tabs refresh ${ROUNDS} times at once`, async () => {
+    const rounds = roundsOf(storefront);
+    test(`${description(storefront)}: two tabs refresh ${rounds} times at once`, async () => {
       const one = await open(origin, "cookies", globals(storefront));
       const two = await open(origin, "cookies", globals(storefront), one);
       await two.evaluate(follow);
-      const { customerId, outcomes } = await one.evaluate(lead, { rounds: ROUNDS, shopper });
-      assert.equal(outcomes.length, 2 * ROUNDS);
+      const { customerId, outcomes } = await one.evaluate(lead, { rounds, shopper });
+      assert.equal(outcomes.length, 2 * rounds);
       assert.deepEqual(outcomes.filter((outcome) => outcome !== customerId), []);
       const ofSite = (await refreshes()).filter(({ body }) => new URLSearchParams(body).get("channel_id") === storefront.siteId);
       // SLAS sees one refresh of both tabs, but for a rare second one.
-      assert.ok(ofSite.length >= ROUNDS && ofSite.length < 1.5 * ROUNDS, `${ofSite.length} refreshes`);
+      assert.ok(ofSite.length >= rounds && ofSite.length < 1.5 * rounds, `${ofSite.length} refreshes`);
       for (const tab of [one, two]) {
         const login = (parameters) => window.shop.customers.getCustomer({ parameters }).then(({ login }) => login);
         assert.equal(await tab.evaluate(login, { customerId }), shopper.username);
