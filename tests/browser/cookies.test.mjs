@@ -2,13 +2,15 @@
 // have their origin in common with the gateway. The functions given to `evaluate` run in the page.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { createRequire } from "node:module";
+import { after, test } from "node:test";
 import { browserWith, shows } from "./browser.mjs";
-import { forwarded } from "./edge.mjs";
-import { ledger, product, shopper } from "./shop.mjs";
-import { cookiesOf, description, globals, origin, plainOrigin, secretCookies, storefronts } from "./storefronts.mjs";
+import { forwarded, serve } from "./edge.mjs";
+import { ledger, product, sdkConfig, shopper } from "./shop.mjs";
+import { cookiesOf, description, globals, origin, plainOrigin, rendered, secretCookies, storefronts } from "./storefronts.mjs";
 
 const open = await browserWith("cookies", "react");
+const { ShopperBasketsV2, ShopperLogin, ShopperSearch, helpers } = createRequire(import.meta.url)("isomorphic-5");
 
 /** What the edge has forwarded since the last call: method, last segment of the path, and status. */
 function seen() {
@@ -144,9 +146,39 @@ test("`Secure` and `__Host-` cookies work on a developer's machine without TLS",
   }
 });
 
-test("API calls name the session's server, which the page has in a cookie", async () => {
+test("API calls of pages name the session's server, which the browser has in a cookie", async () => {
   const calls = (await ledger()).filter(({ service }) => service === "api");
   assert.ok(calls.length > 0);
   const without = calls.filter(({ headers }) => !headers.some(([name]) => name === "sfdc_dwsid"));
   assert.deepEqual(without.map(({ flow }) => flow), []);
 });
+
+for (const storefront of [...storefronts.filter(({ isReference }) => !isReference), rendered]) {
+  test(`isomorphic SDK on a server, ${description(storefront)}: a page is rendered for a guest`, async () => {
+    const edge = await serve(new Map());
+    after(() => edge.close());
+    const { siteId, clientId, isPrivate, isReference } = storefront;
+    const { providerConfig } = globals(storefront, `http://127.0.0.1:${edge.address().port}`);
+    const config = (proxy, headers) => ({
+      ...sdkConfig,
+      proxy,
+      headers: { ...providerConfig.headers, ...headers },
+      parameters: { ...sdkConfig.parameters, siteId, clientId },
+    });
+    const { privateClientProxyEndpoint, publicClientProxyEndpoint, proxy } = providerConfig;
+    const slasClient = new ShopperLogin(config(isPrivate ? privateClientProxyEndpoint : publicClientProxyEndpoint));
+    const enableHttpOnlySessionCookies = true;
+    const login = isPrivate
+      ? helpers.loginGuestUserPrivate({ slasClient, credentials: { clientSecret: "none" }, parameters: {}, enableHttpOnlySessionCookies })
+      : helpers.loginGuestUser({ slasClient, parameters: { redirectURI: `${origin}/callback` }, enableHttpOnlySessionCookies });
+    // The SDK reads the tokens from `Set-Cookie`: with reference cookies, ids in their place.
+    const { access_token: token, refresh_token: refreshToken, customer_id: customerId } = await login;
+    assert.ok(token && refreshToken && customerId);
+    assert.equal(token.split(".").length, isReference ? 1 : 3);
+    const bearer = { authorization: `Bearer ${token}` };
+    const found = await new ShopperSearch(config(proxy, bearer)).productSearch({ parameters: { q: "tie" } });
+    assert.ok(found.hits.some(({ productName }) => productName === "Striped Silk Tie"));
+    const basket = await new ShopperBasketsV2(config(proxy, bearer)).createBasket({ body: {} });
+    assert.equal(basket.customerInfo?.customerId, customerId);
+  });
+}

@@ -6,8 +6,9 @@ import { organizationId } from "./shop.mjs";
 /**
  * `storefronts` have `siteId`, `clientId`, `isPrivate`, and `isReference`. `origin` is theirs, behind the edge. `plainOrigin` is the
  * same without TLS. `readerOrigin` and `actorOrigin` are allowed, the latter with `credentials`.
+ * `rendered` is a storefront with reference cookies whose names have no prefix.
  */
-export const { origin, plainOrigin, readerOrigin, actorOrigin, storefronts } = JSON.parse(process.env.STOREFRONTS ?? "{}");
+export const { origin, plainOrigin, readerOrigin, actorOrigin, storefronts, rendered } = JSON.parse(process.env.STOREFRONTS ?? "{}");
 
 export const description = ({ isReference, isPrivate }) =>
   `${isReference ? "reference" : "PWA Kit's"} cookies, ${isPrivate ? "private" : "public"} client`;

@@ -24,6 +24,8 @@ const APP: &str = "http://app.localhost";
 const STOREFRONTS: &str = "https://www.shop.localhost";
 /// The same without TLS, as on a developer's machine.
 const PLAIN_STOREFRONTS: &str = "http://dev.localhost";
+/// A site whose pages a server renders with Salesforce's SDK, with reference cookies.
+const RENDERED: &str = "rendered";
 /// Allowed origins of the storefronts' site, without and with the authority of the cookies.
 const READER: &str = "https://reader.shop.localhost";
 const ACTOR: &str = "https://actor.shop.localhost";
@@ -100,6 +102,10 @@ async fn run_with_cookies(file: &str) {
         }));
         seed.organizations[0].sites.push(site);
     }
+    let rendered = json!({ "siteId": RENDERED, "clientId": PRIVATE_CLIENT, "isPrivate": true, "isReference": true });
+    keys += &format!("[[storefronts]]\nsite = '{RENDERED}'\nclient_id = '{PRIVATE_CLIENT}'\n");
+    keys += "cookies = 'reference'\nhost_prefix = false\n";
+    seed.organizations[0].sites.push(RENDERED.into());
     keys += &format!("[[origins]]\norigin = '{READER}'\n[[origins]]\norigin = '{ACTOR}'\ncredentials = true\n");
     let sites = seed.organizations[0].sites.clone();
     let world = World::with_seed(seed, |config| {
@@ -113,7 +119,7 @@ async fn run_with_cookies(file: &str) {
     let authority = Authority::new();
     let certificate = authority.server_for("edge", "DNS:*.shop.localhost, DNS:*.localhost");
     let storefronts = json!({
-        "origin": STOREFRONTS, "plainOrigin": PLAIN_STOREFRONTS, "storefronts": entries,
+        "origin": STOREFRONTS, "plainOrigin": PLAIN_STOREFRONTS, "storefronts": entries, "rendered": rendered,
         "readerOrigin": READER, "actorOrigin": ACTOR,
     });
     let environment = [
